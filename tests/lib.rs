@@ -16,6 +16,7 @@ use std::{
 
 use tempfile::TempDir;
 
+pub mod authority;
 pub mod manifests;
 pub mod pki;
 pub mod pods;
@@ -25,13 +26,13 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A process that ends with the test.
 #[derive(Debug)]
-pub struct Process {
+pub struct TestProcess {
     child: Child,
     log: PathBuf,
     dir: TempDir,
 }
 
-impl Process {
+impl TestProcess {
     /// Starts `command` with its output in a file.
     pub fn start(command: &mut Command, dir: TempDir) -> Self {
         let log = dir.path().join("log");
@@ -108,7 +109,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for TestProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -146,7 +147,7 @@ pub fn local(port: u16) -> SocketAddr {
 #[derive(Debug)]
 pub struct Attache {
     /// Its process.
-    pub process: Process,
+    pub process: TestProcess,
     /// The port that stands for `$PORT` in its config.
     pub port: u16,
     /// The port of `/metrics` and the probes.
@@ -174,7 +175,7 @@ impl Attache {
             .replace("$ADMIN", &admin.to_string())
             .replace("$METRICS", &metrics.to_string());
         fs::write(&file, text).expect("a config file");
-        let mut process = Process::start(
+        let mut process = TestProcess::start(
             Command::new(binary()).arg("run").arg("-c").arg(&file).envs(variables.iter().copied()),
             dir,
         );
@@ -260,17 +261,17 @@ pub fn script(name: &str, arguments: &[&str]) -> Output {
 }
 
 /// Starts one of the scripts in `tests/scripts`, which listens on `address`.
-pub fn script_server(name: &str, address: SocketAddr, arguments: &[&str]) -> Process {
+pub fn script_server(name: &str, address: SocketAddr, arguments: &[&str]) -> TestProcess {
     let mut command = python(name);
     command.arg(address.ip().to_string()).arg(address.port().to_string()).args(arguments);
-    let mut process = Process::start(&mut command, tempfile::tempdir().expect("a folder"));
+    let mut process = TestProcess::start(&mut command, tempfile::tempdir().expect("a folder"));
     process.wait_for(address);
     process
 }
 
 /// Starts one of the scripts in `tests/scripts` that listens on no port.
-pub fn script_process(name: &str, arguments: &[&str]) -> Process {
-    Process::start(python(name).args(arguments), tempfile::tempdir().expect("a folder"))
+pub fn script_process(name: &str, arguments: &[&str]) -> TestProcess {
+    TestProcess::start(python(name).args(arguments), tempfile::tempdir().expect("a folder"))
 }
 
 /// Checks manifests against the schemas of a version of Kubernetes (`1.29`), without a cluster: PyPI's kubernetes-validate.
@@ -315,7 +316,7 @@ pub fn script_alone(name: &str, arguments: &[&str]) -> Output {
 }
 
 /// nginx with this text inside `http { }`.
-pub fn nginx(http: &str, address: SocketAddr) -> Process {
+pub fn nginx(http: &str, address: SocketAddr) -> TestProcess {
     let dir = tempfile::tempdir().expect("a folder");
     let at = dir.path().display().to_string();
     let config = format!(
@@ -329,33 +330,33 @@ pub fn nginx(http: &str, address: SocketAddr) -> Process {
     fs::write(&file, config).expect("a config file");
     let mut command = Command::new("/usr/sbin/nginx");
     command.arg("-c").arg(&file).arg("-p").arg(dir.path());
-    let mut process = Process::start(&mut command, dir);
+    let mut process = TestProcess::start(&mut command, dir);
     process.wait_for(address);
     process
 }
 
 /// A Redis server.
-pub fn redis(address: SocketAddr) -> Process {
+pub fn redis(address: SocketAddr) -> TestProcess {
     let dir = tempfile::tempdir().expect("a folder");
     let mut command = Command::new("redis-server");
     command
         .args(["--port", &address.port().to_string(), "--bind", &address.ip().to_string()])
         .args(["--save", "", "--appendonly", "no", "--dir"])
         .arg(dir.path());
-    let mut process = Process::start(&mut command, dir);
+    let mut process = TestProcess::start(&mut command, dir);
     process.wait_for(address);
     process
 }
 
 /// A real DNS server (unbound) for the zone `test.`, whose answers a test can change while it runs.
 #[derive(Debug)]
-pub struct Dns {
-    process: Process,
+pub struct TestDns {
+    process: TestProcess,
     /// Where it answers, over UDP and TCP.
     pub address: SocketAddr,
 }
 
-impl Dns {
+impl TestDns {
     /// Starts it with an empty zone.
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
@@ -371,7 +372,7 @@ impl Dns {
         fs::write(&file, config).expect("a config file");
         let mut command = Command::new("/usr/sbin/unbound");
         command.arg("-d").arg("-c").arg(&file);
-        let mut process = Process::start(&mut command, dir);
+        let mut process = TestProcess::start(&mut command, dir);
         process.wait_for(address);
         let dns = Self { process, address };
         let end = Instant::now() + TIMEOUT;

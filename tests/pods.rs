@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Process, binary, eventually, text};
+use crate::{TestProcess, binary, eventually, text};
 
 /// The application's user.
 pub const APP: u32 = 1000;
@@ -18,7 +18,7 @@ pub const ATTACHE: u32 = 1337;
 /// A network namespace that ends with the process that holds it.
 #[derive(Debug)]
 pub struct Pod {
-    holder: Process,
+    holder: TestProcess,
     /// Its IPv4 address.
     pub v4: &'static str,
     /// Its IPv6 address.
@@ -62,7 +62,7 @@ impl Pod {
         }
         let mut hold = Command::new("unshare");
         hold.args(["--net", "sleep", "infinity"]);
-        let holder = Process::start(&mut hold, folder());
+        let holder = TestProcess::start(&mut hold, folder());
         let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
         eventually("the namespace is there", || {
             fs::read_link(format!("/proc/{}/ns/net", holder.id())).is_ok_and(|ns| ns != own)
@@ -92,8 +92,8 @@ impl Pod {
     }
 
     /// Starts a program inside, as the application's user.
-    pub fn start(&self, program: &str, arguments: &[&str]) -> Process {
-        Process::start(self.run(APP, program).args(arguments), folder())
+    pub fn start(&self, program: &str, arguments: &[&str]) -> TestProcess {
+        TestProcess::start(self.run(APP, program).args(arguments), folder())
     }
 
     /// curl, as the application's user.
@@ -108,7 +108,7 @@ impl Pod {
     }
 
     /// Waits until something inside listens at an address such as `10.77.0.2:8080` or `[fd77::2]:8080`.
-    pub fn wait_for(&self, what: &Process, address: &str) {
+    pub fn wait_for(&self, what: &TestProcess, address: &str) {
         eventually(&format!("something listens at {address}: {}", what.output()), || {
             let listening = text(&self.run(0, "ss").args(["-Hltn"]).output().expect("ss"));
             listening.split_whitespace().any(|word| word == address)
@@ -127,13 +127,13 @@ impl Pod {
     }
 
     /// attache as its own user, ready, with this config.
-    pub fn attache(&self, config: &str) -> Process {
+    pub fn attache(&self, config: &str) -> TestProcess {
         let dir = folder();
         let file = dir.path().join("attache.yaml");
         fs::write(&file, format!("metrics: :15090\n{config}")).expect("a config file");
         readable(dir.path());
         let program = binary().display().to_string();
-        let attache = Process::start(self.run(ATTACHE, &program).arg("run").arg("-c").arg(&file), dir);
+        let attache = TestProcess::start(self.run(ATTACHE, &program).arg("run").arg("-c").arg(&file), dir);
         eventually(&format!("attache is ready: {}", attache.output()), || {
             self.curl_as(ATTACHE, &["--fail", "http://127.0.0.1:15090/readyz"]).status.success()
         });

@@ -2,9 +2,9 @@
 
 use std::{fs, net::UdpSocket, time::Duration};
 
-use attache_tests::{Attache, Process, curl, eventually, free_port, local, nginx, text};
+use attache_tests::{Attache, TestProcess, curl, eventually, free_port, local, nginx, text};
 
-fn upstream() -> (Process, String) {
+fn upstream() -> (TestProcess, String) {
     let server = local(free_port());
     let upstream = nginx(
         &format!(

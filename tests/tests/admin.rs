@@ -7,14 +7,14 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Process, binary, curl, eventually, free_port_on, http_get, local, nginx, raw, text,
+    Attache, TestProcess, binary, curl, eventually, free_port_on, http_get, local, nginx, raw, text,
 };
 use serde_json::Value;
 
 const UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 0, 15, 1);
 
 /// An upstream that answers, one where nothing listens, and a header that must stay secret.
-fn start() -> (Attache, Process) {
+fn start() -> (Attache, TestProcess) {
     let (port, dead) = (free_port_on(UPSTREAM), free_port_on(UPSTREAM));
     let at = SocketAddr::from((UPSTREAM, port));
     let server = nginx(&format!("server {{ listen {at}; location / {{ return 200 hello; }} }}"), at);

@@ -17,7 +17,7 @@ const UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 0, 16, 1);
 /// Markup whose execution the test would notice.
 const MARKUP: &str = "<img%20src=x%20onerror=console.error(1)>";
 
-fn start() -> (Attache, Vec<attache_tests::Process>) {
+fn start() -> (Attache, Vec<attache_tests::TestProcess>) {
     let server = |location: &str| {
         let at = SocketAddr::from((UPSTREAM, free_port_on(UPSTREAM)));
         (at, nginx(&format!("server {{ listen {at}; {location} }}"), at))

@@ -15,7 +15,7 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Process, binary, curl, free_port, local,
+    Attache, TestProcess, binary, curl, free_port, local,
     manifests::{deploy, read, repository, validate},
     python_with_packages, script_server, text,
 };
@@ -275,7 +275,7 @@ fn the_example_apps_reach_their_service_through_attache_with_the_config_of_their
             .env("ORDERS_URL", attache.url(""))
             .env("PORT", app_port.to_string())
             .env_remove("http_proxy");
-        let mut app = Process::start(&mut app, tempfile::tempdir().unwrap());
+        let mut app = TestProcess::start(&mut app, tempfile::tempdir().unwrap());
         app.wait_for(local(app_port));
         let url = format!("http://127.0.0.1:{inbound}/");
         let answer = text(&curl([&url]));

@@ -10,14 +10,15 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Dns, curl, eventually, free_port_on, http_get, local, nginx, redis, script, script_server, text,
+    Attache, TestDns, curl, eventually, free_port_on, http_get, local, nginx, redis, script, script_server,
+    text,
 };
 
 const fn loopback(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, last)
 }
 
-fn named(last: u8, port: u16) -> attache_tests::Process {
+fn named(last: u8, port: u16) -> attache_tests::TestProcess {
     let ip = loopback(last);
     nginx(
         &format!("server {{ listen {ip}:{port}; return 200 'from {last}'; }}"),
@@ -25,7 +26,7 @@ fn named(last: u8, port: u16) -> attache_tests::Process {
     )
 }
 
-fn config(dns: &Dns, upstream: &str) -> String {
+fn config(dns: &TestDns, upstream: &str) -> String {
     format!(
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
 dns: {{ servers: ['{}'], search: [test] }}
@@ -38,7 +39,7 @@ upstreams: {{ orders: '{upstream}' }}",
 fn traffic_follows_the_answers_and_no_request_is_lost() {
     let port = free_port_on(loopback(21));
     let (_first, _second) = (named(21, port), named(22, port));
-    let dns = Dns::start();
+    let dns = TestDns::start();
     dns.set("orders.test", &["1 IN A 127.0.0.21"]);
     let attache = Attache::start(&config(&dns, &format!("http://orders.test:{port}")));
     let ask = || text(&curl([&attache.url("/")]));
@@ -78,7 +79,7 @@ fn every_protocol_follows_its_servers_to_another_address() {
         )
     };
     let names = ["redis.test", "ws.test", "grpc.test"];
-    let dns = Dns::start();
+    let dns = TestDns::start();
     let move_to =
         |last: u8| names.iter().for_each(|name| dns.set(name, &[&format!("1 IN A 127.0.0.{last}")]));
     move_to(31);
@@ -133,7 +134,7 @@ upstreams:
 fn a_name_that_vanishes_keeps_its_last_good_answer() {
     let port = free_port_on(loopback(23));
     let _server = named(23, port);
-    let dns = Dns::start();
+    let dns = TestDns::start();
     dns.set("orders.test", &["1 IN A 127.0.0.23"]);
     let attache = Attache::start(&config(&dns, &format!("http://orders.test:{port}")));
     assert_eq!(text(&curl([&attache.url("/")])), "from 23");
@@ -146,7 +147,7 @@ fn a_name_that_vanishes_keeps_its_last_good_answer() {
 
 #[test]
 fn a_name_that_never_existed_is_reported() {
-    let dns = Dns::start();
+    let dns = TestDns::start();
     let attache = Attache::start(&config(&dns, "http://nobody.test:80"));
     let answer = text(&curl(["-i", &attache.url("/")])).to_lowercase();
     assert!(
@@ -160,7 +161,7 @@ fn a_name_that_never_existed_is_reported() {
 fn srv_records_give_hosts_and_ports() {
     let port = free_port_on(loopback(24));
     let _server = named(24, port);
-    let dns = Dns::start();
+    let dns = TestDns::start();
     dns.set("pod-0.test", &["1 IN A 127.0.0.24"]);
     dns.set("_http._tcp.orders.test", &[&format!("1 IN SRV 0 1 {port} pod-0.test.")]);
     let attache = Attache::start(&config(&dns, "srv://_http._tcp.orders.test"));
@@ -171,7 +172,7 @@ fn srv_records_give_hosts_and_ports() {
 fn search_domains_complete_short_names() {
     let port = free_port_on(loopback(25));
     let _server = named(25, port);
-    let dns = Dns::start();
+    let dns = TestDns::start();
     dns.set("short.test", &["1 IN A 127.0.0.25"]);
     let attache = Attache::start(&config(&dns, &format!("http://short:{port}")));
     assert_eq!(text(&curl([&attache.url("/")])), "from 25");
@@ -181,7 +182,7 @@ fn search_domains_complete_short_names() {
 fn the_forward_proxy_finds_any_name() {
     let port = free_port_on(loopback(26));
     let _server = named(26, port);
-    let dns = Dns::start();
+    let dns = TestDns::start();
     dns.set("any.test", &["1 IN A 127.0.0.26"]);
     let attache = Attache::start(&format!(
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}

@@ -4,10 +4,10 @@
 
 use std::{collections::BTreeSet, fs, net::SocketAddr, process::Command};
 
-use attache_tests::{Attache, Process, curl, eventually, free_port, local, nginx, text};
+use attache_tests::{Attache, TestProcess, curl, eventually, free_port, local, nginx, text};
 use serde_json::{Value, json};
 
-fn upstream(address: SocketAddr) -> Process {
+fn upstream(address: SocketAddr) -> TestProcess {
     nginx(
         &format!(
             "server {{ listen {address}; location / {{ return 200 ok; }} location /broken {{ return 503; }} }}"
@@ -156,7 +156,7 @@ fn without_the_key_envoy_s_paths_do_not_exist() {
 }
 
 /// A similar config for Envoy itself.
-fn envoy(program: &str, upstream: SocketAddr) -> (Process, SocketAddr) {
+fn envoy(program: &str, upstream: SocketAddr) -> (TestProcess, SocketAddr) {
     let (admin, listen) = (local(free_port()), local(free_port()));
     let dir = tempfile::tempdir().unwrap();
     let socket =
@@ -182,7 +182,7 @@ fn envoy(program: &str, upstream: SocketAddr) -> (Process, SocketAddr) {
     let mut command = Command::new(program);
     command.args(["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c"]);
     command.arg(dir.path().join("envoy.json"));
-    let mut process = Process::start(&mut command, dir);
+    let mut process = TestProcess::start(&mut command, dir);
     process.wait_for(listen);
     for path in ["/", "/", "/broken"] {
         curl([format!("http://{listen}{path}")]);

@@ -16,10 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attache_tests::{Process, binary, eventually, free_port, local};
+use attache_tests::{TestProcess, binary, eventually, free_port, local};
 
 /// How much CPU time the process has used.
-fn cpu(process: &Process) -> Duration {
+fn cpu(process: &TestProcess) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
     // After the name: user and system time are the 12th and 13th field, in hundredths of a second (`man 5 proc`).
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -66,7 +66,7 @@ listeners:
     .unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 48; exec \"$0\" run -c \"$1\""]).arg(binary()).arg(&file);
-    let mut attache = Process::start(&mut command, dir);
+    let mut attache = TestProcess::start(&mut command, dir);
     attache.wait_for(local(port));
 
     let clients: Vec<TcpStream> = (0..100)

@@ -9,7 +9,7 @@ use std::{
 
 use attache_tests::{Attache, curl, eventually, free_port, local, nginx, raw, text};
 
-fn hello() -> (attache_tests::Process, u16) {
+fn hello() -> (attache_tests::TestProcess, u16) {
     let port = free_port();
     let server = nginx(
         &format!(

@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use attache_tests::{Attache, Process, free_port, local};
+use attache_tests::{Attache, TestProcess, free_port, local};
 
 /// How many seconds each pattern runs: `ATTACHE_JUDGE_SECONDS`.
 fn seconds() -> String {
@@ -54,9 +54,9 @@ fn judge(name: &str) -> Command {
     }
 }
 
-fn serve(mut command: Command, arguments: &[&str], port: u16) -> Process {
+fn serve(mut command: Command, arguments: &[&str], port: u16) -> TestProcess {
     let mut server =
-        Process::start(command.args(arguments), tempfile::tempdir().expect("a folder for its output"));
+        TestProcess::start(command.args(arguments), tempfile::tempdir().expect("a folder for its output"));
     server.wait_for(local(port));
     server
 }

@@ -13,7 +13,7 @@
 use std::{fs, process::Output};
 
 use attache_tests::{
-    Process, binary, eventually,
+    TestProcess, binary, eventually,
     pki::Pki,
     pods::{APP, ATTACHE, Pod, pods, readable},
     text,
@@ -63,14 +63,14 @@ const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const ORDERS: &str = "spiffe://cluster.local/ns/shop/sa/orders";
 
 /// A pod whose calls are intercepted, one whose calls aren't, and the attache in the first.
-fn intercepted() -> (Pod, Pod, Process) {
+fn intercepted() -> (Pod, Pod, TestProcess) {
     let (client, server) = pods();
     text(&client.intercept(&[]));
     let attache = client.attache(CALLS_ANYWHERE);
     (client, server, attache)
 }
 
-fn http_server(pod: &Pod, address: &str, port: u16) -> Process {
+fn http_server(pod: &Pod, address: &str, port: u16) -> TestProcess {
     let server = pod.start("/usr/bin/python3", &["-c", HTTP_SERVER, address, &port.to_string()]);
     let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
     pod.wait_for(&server, &format!("{host}:{port}"));
@@ -83,15 +83,15 @@ fn fails(output: &Output) -> String {
 }
 
 /// Both pods with an attache, mutual TLS between them.
-struct Mesh {
+struct PodMesh {
     client: Pod,
     server: Pod,
     _pki: Pki,
-    _processes: Vec<Process>,
+    _processes: Vec<TestProcess>,
 }
 
 /// `app_at` are addresses in the called pod that the application listens on, port 8080.
-fn mesh(app_at: &[&str]) -> Mesh {
+fn mesh(app_at: &[&str]) -> PodMesh {
     let (client, server) = pods();
     let pki = Pki::new();
     let ca = pki.ca("ca");
@@ -127,12 +127,12 @@ upstreams:
         )),
     ];
     processes.extend(app_at.iter().map(|address| http_server(&server, address, 8080)));
-    Mesh { client, server, _pki: pki, _processes: processes }
+    PodMesh { client, server, _pki: pki, _processes: processes }
 }
 
 #[test]
 fn an_unmodified_client_reaches_an_unmodified_server_through_mutual_tls_and_the_server_sees_the_client() {
-    let Mesh { client, server, .. } = &mesh(&["10.77.0.2", "fd77::2"]);
+    let PodMesh { client, server, .. } = &mesh(&["10.77.0.2", "fd77::2"]);
     for (address, host) in server.addresses() {
         let url = format!("http://{host}:8080/");
         let answer = text(&client.curl(&[&url]));
@@ -149,7 +149,7 @@ fn an_unmodified_client_reaches_an_unmodified_server_through_mutual_tls_and_the_
 
 #[test]
 fn the_application_reaches_itself_without_attache() {
-    let Mesh { server, .. } = &mesh(&["10.77.0.2", "fd77::2", "127.0.0.1"]);
+    let PodMesh { server, .. } = &mesh(&["10.77.0.2", "fd77::2", "127.0.0.1"]);
     for host in ["10.77.0.2", "[fd77::2]", "127.0.0.1"] {
         let answer = text(&server.curl(&[&format!("http://{host}:8080/")]));
         assert!(answer.ends_with("via None from None"), "{answer}");
@@ -280,7 +280,7 @@ fn netlink_and_nft_load_the_same_rules_and_dry_run_shows_them() {
 #[test]
 fn excluded_destinations_are_called_directly_and_those_not_included_too() {
     let (client, server, attache) = intercepted();
-    let _apps: Vec<Process> = server
+    let _apps: Vec<TestProcess> = server
         .addresses()
         .iter()
         .flat_map(|(address, _)| [8080, 8081].map(|port| http_server(&server, address, port)))
@@ -342,7 +342,7 @@ fn dns_over_udp_is_untouched() {
     let (client, server) = pods();
     text(&client.intercept(&[]));
     let mut echo = server.run(0, "/usr/bin/python3");
-    let _echo = Process::start(echo.args(["-c", UDP_SERVER]), tempfile::tempdir().unwrap());
+    let _echo = TestProcess::start(echo.args(["-c", UDP_SERVER]), tempfile::tempdir().unwrap());
     eventually("the server listens", || {
         let listens = server.run(0, "ss").args(["-Hlun", "sport = :53"]).output();
         text(&listens.unwrap()).lines().count() > 0

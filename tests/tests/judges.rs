@@ -15,22 +15,22 @@ use std::{
 use attache_tests::{Attache, curl, eventually, local, raw, text};
 
 /// What a server does with its n-th request, counted from 0.
-type Answer = dyn Fn(u64) -> u16 + Send + Sync;
+type AnswerRule = dyn Fn(u64) -> u16 + Send + Sync;
 
 /// A server that keeps every request head, in lower case. Status 0 means that it never answers.
-struct Server {
+struct RecordingServer {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Server {
+impl RecordingServer {
     fn start(answer: impl Fn(u64) -> u16 + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = Self { port, heads: Arc::default(), stop: Arc::default() };
         let (heads, stop) = (server.heads.clone(), server.stop.clone());
-        let answer: Arc<Answer> = Arc::new(answer);
+        let answer: Arc<AnswerRule> = Arc::new(answer);
         thread::spawn(move || {
             let count = Arc::new(AtomicU64::new(0));
             for stream in listener.incoming().flatten() {
@@ -49,14 +49,14 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for RecordingServer {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
         let _ = TcpStream::connect(local(self.port));
     }
 }
 
-fn serve(stream: TcpStream, heads: &Mutex<Vec<String>>, answer: &Answer, count: &AtomicU64) {
+fn serve(stream: TcpStream, heads: &Mutex<Vec<String>>, answer: &AnswerRule, count: &AtomicU64) {
     let mut stream = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -91,7 +91,7 @@ fn millis(head: &str) -> Option<u64> {
 #[test]
 fn a_callers_deadline_is_kept_and_passed_on_shortened() {
     // The first attempt fails after a while, so the second has less time left.
-    let server = Server::start(|n| match n {
+    let server = RecordingServer::start(|n| match n {
         0 => {
             thread::sleep(Duration::from_millis(100));
             503
@@ -140,8 +140,8 @@ upstreams:
 #[test]
 fn an_endpoint_that_fails_now_and_then_is_ejected_by_its_rate() {
     // One in three requests fails, never two in a row; the other endpoints never fail.
-    let good: Vec<_> = (0..4).map(|_| Server::start(|_| 200)).collect();
-    let bad = Server::start(|n| if n.is_multiple_of(3) { 503 } else { 200 });
+    let good: Vec<_> = (0..4).map(|_| RecordingServer::start(|_| 200)).collect();
+    let bad = RecordingServer::start(|n| if n.is_multiple_of(3) { 503 } else { 200 });
     let addresses: Vec<_> =
         good.iter().chain([&bad]).map(|server| format!("'http://127.0.0.1:{}'", server.port)).collect();
     let attache = Attache::start(&format!(
@@ -172,8 +172,8 @@ upstreams:
 #[test]
 fn an_endpoint_s_breaker_closes_after_a_successful_trial() {
     let works = Arc::new(AtomicBool::new(false));
-    let (told, good) = (works.clone(), Server::start(|_| 200));
-    let bad = Server::start(move |_| if told.load(Relaxed) { 200 } else { 500 });
+    let (told, good) = (works.clone(), RecordingServer::start(|_| 200));
+    let bad = RecordingServer::start(move |_| if told.load(Relaxed) { 200 } else { 500 });
     let attache = Attache::start(&format!(
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
 upstreams:
@@ -205,7 +205,7 @@ upstreams:
 
 #[test]
 fn a_fault_slows_a_response_down_and_loses_no_byte_of_it() {
-    let server = Server::start(|_| 200);
+    let server = RecordingServer::start(|_| 200);
     let attache = Attache::start(&format!(
         "listeners:
   outbound:

@@ -14,11 +14,11 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Process, binary, curl, eventually, free_port, http_get, local, nginx, script_server, text,
+    Attache, TestProcess, binary, curl, eventually, free_port, http_get, local, nginx, script_server, text,
 };
 
 /// nginx that answers with a text.
-fn says(text: &str) -> (Process, u16) {
+fn says(text: &str) -> (TestProcess, u16) {
     let port = free_port();
     let config = format!(
         "server {{ listen 127.0.0.1:{port}; keepalive_requests 1000000; location / {{ return 200 '{text}'; }} }}"
@@ -28,13 +28,13 @@ fn says(text: &str) -> (Process, u16) {
 
 /// A client that keeps its connection, opens another when it was told that this one ends, and never sends a request twice.
 #[derive(Default)]
-struct Load {
+struct SteadyClient {
     stop: AtomicBool,
     answered: AtomicUsize,
     told: AtomicUsize,
 }
 
-impl Load {
+impl SteadyClient {
     /// Sends requests until it is stopped, or until nothing listens any more. Anything else that happens is a failure.
     fn run(&self, port: u16) {
         while !self.stop.load(Relaxed) {
@@ -68,7 +68,7 @@ fn a_load_has_no_failure_while_the_program_drains() {
     let mut attache = Attache::start(&format!(
         "shutdown: {{ delay: 3s }}\nlisteners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ one: 'http://127.0.0.1:{one}' }}"
     ));
-    let (load, url) = (Load::default(), attache.url("/"));
+    let (load, url) = (SteadyClient::default(), attache.url("/"));
     thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| load.run(attache.port))).collect();
         let h2load = scope.spawn(|| {
@@ -225,7 +225,7 @@ fn sockets_of_a_supervisor_are_used_by_address_and_by_name() {
     );
     let mut command = Command::new("/usr/bin/python3");
     command.arg("-c").arg(activate);
-    let mut process = Process::start(&mut command, tempfile::tempdir().unwrap());
+    let mut process = TestProcess::start(&mut command, tempfile::tempdir().unwrap());
     process.wait_for(local(metrics));
     let get = |port: u16| http_get(local(port), "/");
     eventually("it serves", || get(by_address).ends_with("one"));
@@ -236,7 +236,7 @@ fn sockets_of_a_supervisor_are_used_by_address_and_by_name() {
 }
 
 /// Starts `attache run -c … -- sh -c SCRIPT`.
-fn wrapped(config: &str, script: &str) -> (Process, u16) {
+fn wrapped(config: &str, script: &str) -> (TestProcess, u16) {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
     let file = dir.path().join("attache.yaml");
@@ -245,7 +245,7 @@ fn wrapped(config: &str, script: &str) -> (Process, u16) {
     let mut command = Command::new(binary());
     let script = script.replace("$PORT", &port.to_string());
     command.args(["run", "-c"]).arg(&file).args(["--", "sh", "-c", &script]);
-    (Process::start(&mut command, dir), port)
+    (TestProcess::start(&mut command, dir), port)
 }
 
 const ANSWERS: &str = "listeners: { outbound: { bind: '127.0.0.1:$PORT', routes: [ { respond: { status: 200, body: hello } } ] } }\n";
@@ -303,7 +303,7 @@ fn a_second_signal_kills_an_app_that_does_not_end() {
 struct Successor(u32);
 
 impl Successor {
-    fn of(process: &Process) -> Self {
+    fn of(process: &TestProcess) -> Self {
         let pid = || -> Option<u32> {
             let output = process.output();
             let line = output.lines().find(|line| line.contains("a new process has taken over"))?;
@@ -340,7 +340,7 @@ fn a_new_program_takes_over_under_load_without_a_failure() {
         socket.display()
     );
     let mut attache = Attache::start(&config);
-    let (load, url) = (Load::default(), attache.url("/?[1-100000]"));
+    let (load, url) = (SteadyClient::default(), attache.url("/?[1-100000]"));
     let successor = thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| load.run(attache.port))).collect();
         let mut others: Vec<_> = [vec!["--http2-prior-knowledge"], vec!["-H", "connection: close"]]
@@ -349,7 +349,7 @@ fn a_new_program_takes_over_under_load_without_a_failure() {
                 let mut command = Command::new("curl");
                 command.args(["--silent", "--noproxy", "", "--fail", "--output", "/dev/null"]);
                 command.args(arguments).arg(&url);
-                Process::start(&mut command, tempfile::tempdir().unwrap())
+                TestProcess::start(&mut command, tempfile::tempdir().unwrap())
             })
             .collect();
         eventually("the load runs", || load.answered.load(Relaxed) > 100);

@@ -10,7 +10,7 @@ use std::{
 
 use attache_tests::{Attache, eventually, free_port, local, nginx, raw, script_server};
 
-fn orders() -> (attache_tests::Process, u16) {
+fn orders() -> (attache_tests::TestProcess, u16) {
     let port = free_port();
     let server = format!(
         "server {{ listen 127.0.0.1:{port}; add_header x-got \"$http_x_counted\" always; return 200 'ordered'; }}"

@@ -11,12 +11,12 @@ use std::{
 use attache_tests::{Attache, curl, eventually, local, raw, text};
 
 /// An upstream whose response depends on the path. It closes after each response, and keeps the heads that it got.
-struct Upstream {
+struct ClosingUpstream {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
-fn upstream(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Upstream {
+fn upstream(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> ClosingUpstream {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let heads = Arc::new(Mutex::new(Vec::new()));
@@ -40,10 +40,10 @@ fn upstream(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Upstrea
             });
         }
     });
-    Upstream { port, heads }
+    ClosingUpstream { port, heads }
 }
 
-impl Upstream {
+impl ClosingUpstream {
     fn attache(&self, more: &str) -> Attache {
         Attache::start(&format!(
             "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', to: u, protocol: http{more} }} }}\n\

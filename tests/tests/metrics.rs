@@ -8,7 +8,7 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Dns, curl, eventually, free_port, free_port_on, http_get, local, nginx, script_server, text,
+    Attache, TestDns, curl, eventually, free_port, free_port_on, http_get, local, nginx, script_server, text,
 };
 
 fn piped(command: &mut Command, input: &str) -> Output {
@@ -182,7 +182,7 @@ fn an_ejected_endpoint_is_counted_separately() {
 
 #[test]
 fn a_name_that_does_not_exist_is_counted_and_logged() {
-    let dns = Dns::start();
+    let dns = TestDns::start();
     let attache = Attache::start(&format!(
         "dns: {{ servers: ['{}'], search: test, retry_interval: 100ms }}\n\
          listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ orders: 'http://none.test' }}",

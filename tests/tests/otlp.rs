@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use attache_tests::{Attache, Process, curl, eventually, free_port, local, nginx, script_server, text};
+use attache_tests::{Attache, TestProcess, curl, eventually, free_port, local, nginx, script_server, text};
 use serde_json::Value;
 
-fn upstream(address: SocketAddr) -> Process {
+fn upstream(address: SocketAddr) -> TestProcess {
     nginx(
         &format!(
             "server {{ listen {address}; location / {{ return 200 ok; }} location /missing {{ return 404; }} location /broken {{ return 500; }} }}"
@@ -21,20 +21,20 @@ fn config(upstream: SocketAddr, otlp: &str) -> String {
     )
 }
 
-fn told(receiver: &Process, signal: &str) -> Vec<Value> {
+fn told(receiver: &TestProcess, signal: &str) -> Vec<Value> {
     let lines = receiver.output();
     let all = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     all.filter(|line| line["signal"] == signal).collect()
 }
 
 /// The last values of a metric that were sent: one for each series.
-fn points(receiver: &Process, name: &str) -> Vec<Value> {
+fn points(receiver: &TestProcess, name: &str) -> Vec<Value> {
     let metrics = told(receiver, "metric");
     let last = metrics.iter().rev().find(|metric| metric["name"] == name);
     last.map(|metric| metric["points"].as_array().unwrap().clone()).unwrap_or_default()
 }
 
-fn ended(receiver: &Process) -> Vec<Value> {
+fn ended(receiver: &TestProcess) -> Vec<Value> {
     told(receiver, "log")
         .into_iter()
         .filter(|log| log["attributes"]["attache.attempts"].is_number())

@@ -11,7 +11,7 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Process, binary, curl, eventually, free_port, http_get, local, nginx, script_server, text,
+    Attache, TestProcess, binary, curl, eventually, free_port, http_get, local, nginx, script_server, text,
 };
 
 /// Writes a new config over the old one, as an editor would.
@@ -39,7 +39,7 @@ fn reload(attache: &Attache, config: &str) {
 }
 
 /// nginx that answers with a text.
-fn says(text: &str) -> (Process, u16) {
+fn says(text: &str) -> (TestProcess, u16) {
     let port = free_port();
     let server = nginx(
         &format!(
@@ -51,9 +51,9 @@ fn says(text: &str) -> (Process, u16) {
 }
 
 /// Keeps one HTTP/1 connection and sends requests on it.
-struct Kept(BufReader<TcpStream>);
+struct KeepAliveClient(BufReader<TcpStream>);
 
-impl Kept {
+impl KeepAliveClient {
     fn to(port: u16) -> Self {
         let stream = TcpStream::connect(local(port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -169,7 +169,7 @@ fn the_next_request_on_a_kept_connection_uses_the_new_routes() {
         )
     };
     let attache = Attache::start(&config("one"));
-    let mut kept = Kept::to(attache.port);
+    let mut kept = KeepAliveClient::to(attache.port);
     assert_eq!(kept.get("/").1, "one");
     let opened = attache.metric("attache_upstream_connections_total", &["upstream=\"one\""]);
     reload(&attache, &config("two"));
@@ -188,7 +188,7 @@ fn an_invalid_config_changes_nothing_and_is_reported_with_its_place() {
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', to: one }} }}\nupstreams: {{ one: 'http://127.0.0.1:{one}' }}"
     );
     let attache = Attache::start(&good);
-    let mut kept = Kept::to(attache.port);
+    let mut kept = KeepAliveClient::to(attache.port);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let in_use = format!(
         "listeners: {{ outbound: {{ bind: ['127.0.0.1:$PORT', '127.0.0.1:{}'], to: two }} }}\nupstreams: {{ two: 'http://127.0.0.1:1' }}",
@@ -248,7 +248,7 @@ fn a_swapped_config_map_is_followed_and_so_are_the_files_it_names() {
     symlink("..data/attache.yaml", at("attache.yaml")).unwrap();
     let mut command = Command::new(binary());
     command.args(["run", "-c"]).arg(at("attache.yaml"));
-    let mut process = Process::start(&mut command, tempfile::tempdir().unwrap());
+    let mut process = TestProcess::start(&mut command, tempfile::tempdir().unwrap());
     process.wait_for(local(metrics));
     let get = |path: &str| text(&curl([format!("http://127.0.0.1:{port}{path}")]));
     eventually("it serves", || TcpStream::connect(local(port)).is_ok());
@@ -365,7 +365,7 @@ fn connections_whose_settings_changed_are_told_to_end_and_others_stay() {
         )
     };
     let attache = Attache::start(&config(100, 50));
-    let (mut idle, mut busy) = (Kept::to(attache.port), Kept::to(attache.port));
+    let (mut idle, mut busy) = (KeepAliveClient::to(attache.port), KeepAliveClient::to(attache.port));
     assert_eq!((idle.get("/").1, busy.get("/").1), ("one".to_owned(), "one".to_owned()));
     reload(&attache, &config(99, 50));
     let (head, _) = idle.get("/");

@@ -15,13 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attache_tests::{Attache, Process, eventually, free_port_on, local, nginx};
+use attache_tests::{Attache, TestProcess, eventually, free_port_on, local, nginx};
 
 /// How many responses have each status; 0 means an end without a response.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Answers(BTreeMap<u16, u64>);
+struct AnswerCounts(BTreeMap<u16, u64>);
 
-impl Answers {
+impl AnswerCounts {
     fn all(&self) -> u64 {
         self.0.values().sum()
     }
@@ -32,10 +32,10 @@ impl Answers {
 }
 
 /// Runs `clients` connections at once, each with `each` requests one after the other, or fewer if `until` comes first.
-fn load(attache: &Attache, clients: u64, each: u64, until: Instant, request: &'static [u8]) -> Answers {
+fn load(attache: &Attache, clients: u64, each: u64, until: Instant, request: &'static [u8]) -> AnswerCounts {
     let address = local(attache.port);
     let run = move || {
-        let mut answers = Answers::default();
+        let mut answers = AnswerCounts::default();
         let mut kept: Option<BufReader<TcpStream>> = None;
         for _ in 0..each {
             if Instant::now() >= until {
@@ -47,7 +47,7 @@ fn load(attache: &Attache, clients: u64, each: u64, until: Instant, request: &'s
         answers
     };
     let running: Vec<_> = (0..clients).map(|_| thread::spawn(run)).collect();
-    let mut sum = Answers::default();
+    let mut sum = AnswerCounts::default();
     for client in running {
         for (status, n) in client.join().unwrap().0 {
             *sum.0.entry(status).or_default() += n;
@@ -91,13 +91,13 @@ fn length(head: &str) -> usize {
 
 /// An upstream that answers every request with the result of `answer` for the request's number. With `false` it closes the connection right
 /// after the response, without announcing it.
-struct Upstream {
+struct NumberedUpstream {
     port: u16,
     requests: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
-impl Upstream {
+impl NumberedUpstream {
     fn start(answer: fn(u64) -> (u16, bool), takes: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -120,7 +120,7 @@ impl Upstream {
     }
 }
 
-impl Drop for Upstream {
+impl Drop for NumberedUpstream {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
         let _ = TcpStream::connect(local(self.port));
@@ -165,7 +165,7 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n";
 
 /// How many requests the upstream got, how many the clients sent, and the seconds taken, while one response in two is an error.
 fn storm(budget: &str) -> (u64, u64, f64) {
-    let upstream = Upstream::start(
+    let upstream = NumberedUpstream::start(
         |n| (if mix(n).is_multiple_of(2) { 200 } else { 503 }, true),
         Duration::from_millis(5),
     );
@@ -201,9 +201,10 @@ fn a_retry_storm_adds_no_more_load_than_the_budget() {
 
 /// Three quick endpoints and a slow one, whose responses have status 203. Returns the responses after a first load, and the hedges that
 /// won.
-fn tail(hedge: &str) -> (Answers, f64) {
-    let quick: Vec<_> = (0..3).map(|_| Upstream::start(|_| (200, true), Duration::from_millis(1))).collect();
-    let slow = Upstream::start(|_| (203, true), Duration::from_millis(400));
+fn tail(hedge: &str) -> (AnswerCounts, f64) {
+    let quick: Vec<_> =
+        (0..3).map(|_| NumberedUpstream::start(|_| (200, true), Duration::from_millis(1))).collect();
+    let slow = NumberedUpstream::start(|_| (203, true), Duration::from_millis(400));
     let addresses: Vec<_> =
         quick.iter().chain([&slow]).map(|one| format!("'http://127.0.0.1:{}'", one.port)).collect();
     let attache = Attache::start(&format!(
@@ -225,7 +226,7 @@ upstreams:
 
 #[test]
 fn hedging_removes_the_slow_tail() {
-    let slow = |answers: &Answers| answers.0.get(&203).copied().unwrap_or_default();
+    let slow = |answers: &AnswerCounts| answers.0.get(&203).copied().unwrap_or_default();
     let (alone, won) = tail("off");
     assert_eq!(won, 0.0);
     assert!(slow(&alone) * 5 >= alone.all(), "{alone:?}: a quarter of the responses is slow");
@@ -245,7 +246,7 @@ fn hedging_removes_the_slow_tail() {
 #[test]
 fn hedges_add_no_more_load_than_the_budget() {
     let run = |budget: &str| {
-        let upstreams = [(); 2].map(|()| Upstream::start(|_| (200, true), Duration::from_millis(40)));
+        let upstreams = [(); 2].map(|()| NumberedUpstream::start(|_| (200, true), Duration::from_millis(40)));
         let [a, b] = upstreams.each_ref().map(|one| one.port);
         let attache = Attache::start(&format!(
             "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
@@ -256,7 +257,7 @@ upstreams:
         ));
         let start = Instant::now();
         let answers = load(&attache, 20, 40, after(60), GET);
-        let got: u64 = upstreams.iter().map(Upstream::requests).sum();
+        let got: u64 = upstreams.iter().map(NumberedUpstream::requests).sum();
         assert_eq!(answers.failed(), 0);
         (answers.all(), got - answers.all(), start.elapsed().as_secs_f64())
     };
@@ -273,7 +274,7 @@ const fn loopback(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, last)
 }
 
-fn endpoint(last: u8, port: u16) -> Process {
+fn endpoint(last: u8, port: u16) -> TestProcess {
     let ip = loopback(last);
     let server =
         format!("server {{ listen {ip}:{port}; keepalive_requests 1000000; return 200 'from {last}'; }}");
@@ -356,7 +357,7 @@ fn said(kept: &mut Option<BufReader<TcpStream>>, address: SocketAddr) -> String 
 #[test]
 fn a_connection_that_the_upstream_closes_while_it_is_used_never_causes_an_error() {
     // One response in four is the last on its connection, without announcing that. A POST, which must not be sent twice, fails here.
-    let upstream = Upstream::start(|n| (200, !mix(n).is_multiple_of(4)), Duration::ZERO);
+    let upstream = NumberedUpstream::start(|n| (200, !mix(n).is_multiple_of(4)), Duration::ZERO);
     let attache = Attache::start(&format!(
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
 upstreams: {{ orders: {{ address: 'http://127.0.0.1:{}', retry: off }} }}",

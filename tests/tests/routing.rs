@@ -3,7 +3,7 @@
 use attache_tests::{Attache, curl, eventually, free_port, local, nginx, text};
 
 /// An nginx that answers with its name and the request, and counts requests in its log.
-fn named(name: &str, port: u16) -> attache_tests::Process {
+fn named(name: &str, port: u16) -> attache_tests::TestProcess {
     nginx(
         &format!(
             "log_format brief '$request $http_host';
@@ -14,13 +14,13 @@ fn named(name: &str, port: u16) -> attache_tests::Process {
 }
 
 /// Servers that answer with `one`, `two` and `three`, and their ports.
-fn three_servers() -> ([u16; 3], Vec<attache_tests::Process>) {
+fn three_servers() -> ([u16; 3], Vec<attache_tests::TestProcess>) {
     let ports = [(); 3].map(|()| free_port());
     let servers = ["one", "two", "three"].iter().zip(ports).map(|(name, port)| named(name, port)).collect();
     (ports, servers)
 }
 
-fn lines(server: &attache_tests::Process) -> Vec<String> {
+fn lines(server: &attache_tests::TestProcess) -> Vec<String> {
     let log = std::fs::read_to_string(server.dir().join("access.log")).unwrap_or_default();
     log.lines().map(str::to_owned).collect()
 }

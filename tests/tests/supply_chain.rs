@@ -24,10 +24,10 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 /// Packages as `name@version`.
-type Names = BTreeSet<String>;
+type PackageNames = BTreeSet<String>;
 
 /// The packages that the compiler was called for when the program was built: this is certain, whatever Cargo's metadata says.
-fn compiled() -> Names {
+fn compiled() -> PackageNames {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     // The variables of a test would make it another build.
@@ -59,7 +59,7 @@ fn the_bill_of_materials_names_every_compiled_crate_and_everything_else() {
         serde_json::from_str(&output(&mut Command::new(root().join("deploy/sbom.py")))).expect("JSON");
     assert_eq!((text(&bill, "bomFormat"), text(&bill, "specVersion")), ("CycloneDX", "1.5"));
     let components = bill["components"].as_array().expect("components");
-    let crates = |scope: Option<&str>| -> Names {
+    let crates = |scope: Option<&str>| -> PackageNames {
         components
             .iter()
             .filter(|one| text(one, "purl").starts_with("pkg:cargo/"))
@@ -107,7 +107,7 @@ fn every_direct_dependency_is_in_the_review() {
 }
 
 /// The packages of a lock file as `name@version`.
-fn locked(file: &str) -> Names {
+fn locked(file: &str) -> PackageNames {
     let text = fs::read_to_string(root().join(file)).expect("a lock file");
     let packages = text.split("[[package]]").skip(1);
     let named = packages.map(|package| {

@@ -2,14 +2,14 @@
 
 use std::{fs, net::SocketAddr};
 
-use attache_tests::{Attache, Process, curl, eventually, free_port, local, nginx, script_server, text};
+use attache_tests::{Attache, TestProcess, curl, eventually, free_port, local, nginx, script_server, text};
 use serde_json::Value;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
 /// nginx that logs every `traceparent` and answers with `status`.
-fn upstream(address: SocketAddr, status: u16) -> Process {
+fn upstream(address: SocketAddr, status: u16) -> TestProcess {
     nginx(
         &format!(
             "log_format seen '$http_traceparent $http_b3 $http_x_b3_spanid';\n\
@@ -19,12 +19,12 @@ fn upstream(address: SocketAddr, status: u16) -> Process {
     )
 }
 
-fn seen(upstream: &Process) -> Vec<String> {
+fn seen(upstream: &TestProcess) -> Vec<String> {
     let lines = fs::read_to_string(upstream.dir().join("seen")).unwrap_or_default();
     lines.lines().map(str::to_owned).collect()
 }
 
-fn spans(receiver: &Process) -> Vec<Value> {
+fn spans(receiver: &TestProcess) -> Vec<Value> {
     receiver.output().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use attache_tests::{Process, binary, eventually, free_port, local, text};
+use attache_tests::{TestProcess, binary, eventually, free_port, local, text};
 
 const NAME: &str = "attache-webhook.attache.svc";
 
@@ -22,13 +22,13 @@ fn certificates(folder: &Path) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-struct Webhook {
-    process: Process,
+struct RunningWebhook {
+    process: TestProcess,
     port: u16,
     certs: tempfile::TempDir,
 }
 
-impl Webhook {
+impl RunningWebhook {
     fn start(arguments: &[&str]) -> Self {
         let (certs, port) = (tempfile::tempdir().unwrap(), free_port());
         certificates(certs.path());
@@ -40,7 +40,7 @@ impl Webhook {
             .arg("--key")
             .arg(certs.path().join("tls.key"))
             .args(arguments);
-        let mut process = Process::start(&mut command, tempfile::tempdir().unwrap());
+        let mut process = TestProcess::start(&mut command, tempfile::tempdir().unwrap());
         process.wait_for(local(port));
         Self { process, port, certs }
     }
@@ -80,7 +80,7 @@ impl Webhook {
 
 #[test]
 fn a_review_is_answered_over_tls() {
-    let webhook = Webhook::start(&["--traffic", "http-proxy", "--config-map", "web"]);
+    let webhook = RunningWebhook::start(&["--traffic", "http-proxy", "--config-map", "web"]);
     let answer = text(&webhook.curl("/mutate?timeout=5s", &["--data-binary", &review()]));
     let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
     let response = &answer["response"];
@@ -107,7 +107,7 @@ fn a_review_is_answered_over_tls() {
 
 #[test]
 fn an_invalid_review_is_refused_with_the_reason() {
-    let webhook = Webhook::start(&[]);
+    let webhook = RunningWebhook::start(&[]);
     let large = webhook.certs.path().join("large");
     fs::write(&large, vec![b' '; 9 << 20]).unwrap();
     let large = format!("@{}", large.display());
@@ -136,7 +136,7 @@ fn an_invalid_review_is_refused_with_the_reason() {
 
 #[test]
 fn its_certificate_is_renewed_while_it_serves() {
-    let mut webhook = Webhook::start(&[]);
+    let mut webhook = RunningWebhook::start(&[]);
     let authority = fs::read_to_string(webhook.certs.path().join("ca.crt")).unwrap();
     let certificate = || fs::read_to_string(webhook.certs.path().join("tls.crt")).unwrap();
     let first = certificate();
@@ -211,7 +211,7 @@ fn only_the_owner_can_read_its_keys_and_its_registration_has_the_authority() {
 }
 
 /// The response to a GET of this path, on a connection of its own, within a second.
-fn asked(webhook: &Webhook) -> (String, std::time::Duration) {
+fn asked(webhook: &RunningWebhook) -> (String, std::time::Duration) {
     let begun = std::time::Instant::now();
     let (status, _) = webhook.status("/mutate", &["--data-binary", &review()]);
     (status, begun.elapsed())
@@ -219,7 +219,7 @@ fn asked(webhook: &Webhook) -> (String, std::time::Duration) {
 
 #[test]
 fn it_serves_until_no_client_asks_any_more() {
-    let mut webhook = Webhook::start(&["--shutdown-delay", "2s"]);
+    let mut webhook = RunningWebhook::start(&["--shutdown-delay", "2s"]);
     webhook.process.signal("TERM");
     let begun = std::time::Instant::now();
     eventually("/readyz says that it ends", || webhook.status("/readyz", &[]).0 == "503");
@@ -234,7 +234,7 @@ fn it_serves_until_no_client_asks_any_more() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let mut webhook = Webhook::start(&["--shutdown-delay", "60s"]);
+    let mut webhook = RunningWebhook::start(&["--shutdown-delay", "60s"]);
     webhook.process.signal("TERM");
     eventually("/readyz says that it ends", || webhook.status("/readyz", &[]).0 == "503");
     webhook.process.signal("TERM");
@@ -243,7 +243,7 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn idle_clients_do_not_block_a_review() {
-    let webhook = Webhook::start(&[]);
+    let webhook = RunningWebhook::start(&[]);
     let silent: Vec<_> =
         (0..600).map(|_| std::net::TcpStream::connect(local(webhook.port)).unwrap()).collect();
     for _ in 0..3 {
@@ -256,7 +256,7 @@ fn idle_clients_do_not_block_a_review() {
 
 #[test]
 fn unfinished_bodies_hold_limited_memory_and_do_not_block_a_review() {
-    let webhook = Webhook::start(&["--metrics", &local(free_port()).to_string()]);
+    let webhook = RunningWebhook::start(&["--metrics", &local(free_port()).to_string()]);
     let script = "
 import socket, ssl, sys, time
 port, ca, pid = int(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -286,7 +286,7 @@ print('rss', rss)
 #[test]
 fn its_metrics_say_what_was_decided() {
     let at = free_port();
-    let webhook = Webhook::start(&["--metrics", &local(at).to_string()]);
+    let webhook = RunningWebhook::start(&["--metrics", &local(at).to_string()]);
     assert_eq!(asked(&webhook).0, "200");
     assert_eq!(webhook.status("/mutate", &["--data-binary", "{}"]).0, "400");
     let page = attache_tests::http_get(local(at), "/metrics");

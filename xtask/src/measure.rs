@@ -21,7 +21,7 @@ const MERGED: &[(&str, &str)] = &[("llvm-19", MERGE)];
 const MERGE: &str = "/usr/bin/llvm-profdata-19";
 const PROFILE: &str = "deploy/attache.profdata";
 /// Functions without a branch that was taken this often are left out of the profile: they cost nothing, and they are most of the file.
-const LEAST_COUNT: u64 = 1000;
+const MIN_COUNT: u64 = 1000;
 
 /// Builds the measured program, fetches the other proxies, and runs `benches/compare`.
 pub(crate) fn compare() -> Result<(), String> {
@@ -89,7 +89,7 @@ fn often(text: &str) -> String {
         let Some((head, values)) = function.split_once("# Counter Values:\n") else { return true };
         let number = head.lines().next_back().and_then(|line| line.parse().ok()).unwrap_or(0);
         let mut values = values.lines().take(number).filter_map(|line| line.parse::<u64>().ok());
-        values.any(|count| count >= LEAST_COUNT)
+        values.any(|count| count >= MIN_COUNT)
     };
     text.split("\n\n").filter(counts).collect::<Vec<_>>().join("\n\n")
 }

@@ -29,7 +29,7 @@ pub(crate) fn check(crates: &Path) -> Result<(), String> {
 }
 
 /// Modules that need each other, and why.
-struct Knot {
+struct ModuleCycle {
     modules: Vec<String>,
     arrows: Vec<String>,
 }
@@ -188,7 +188,7 @@ fn target(path: &[String], modules: &BTreeMap<Module, String>, depth: u8) -> Opt
     Some(module.to_vec())
 }
 
-fn knots(modules: &BTreeMap<Module, String>) -> Vec<Knot> {
+fn knots(modules: &BTreeMap<Module, String>) -> Vec<ModuleCycle> {
     let mut needs: BTreeMap<&Module, BTreeSet<Module>> = BTreeMap::new();
     for (here, text) in modules {
         let written = uses(text).iter().flat_map(|tree| paths(tree)).chain(inline(text)).collect::<Vec<_>>();
@@ -224,7 +224,7 @@ fn knots(modules: &BTreeMap<Module, String>) -> Vec<Knot> {
             let there = needs[*from].iter().filter(|to| together.contains(to));
             there.map(|to| format!("{} -> {}", from.join("::"), to.join("::")))
         });
-        found.push(Knot {
+        found.push(ModuleCycle {
             arrows: arrows.collect(),
             modules: together.iter().map(|module| module.join("::")).collect(),
         });

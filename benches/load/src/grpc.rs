@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::{net::TcpStream, task::JoinSet};
 
 use crate::{
-    Load,
+    LoadArgs,
     tcp::{ended, listen},
 };
 
@@ -92,7 +92,7 @@ async fn read(body: &mut RecvStream, size: usize) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn unary(load: Load) -> io::Result<u64> {
+pub(crate) async fn unary(load: LoadArgs) -> io::Result<u64> {
     let done = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..load.connections {
@@ -117,7 +117,7 @@ pub(crate) async fn unary(load: Load) -> io::Result<u64> {
     Ok(done.load(Relaxed))
 }
 
-pub(crate) async fn stream(load: Load) -> io::Result<u64> {
+pub(crate) async fn stream(load: LoadArgs) -> io::Result<u64> {
     let done = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..load.connections {

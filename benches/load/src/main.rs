@@ -16,39 +16,39 @@ use tokio::runtime;
 
 #[derive(Debug, Parser)]
 #[command(about)]
-struct Cli {
+struct LoadCli {
     #[command(subcommand)]
-    command: Command,
+    command: LoadCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum LoadCommand {
     /// Send back what is received; if an HTTP upgrade comes first, answer it.
-    Echo(Server),
+    Echo(LoadServer),
     /// Send zeros as long as they are accepted.
-    Source(Server),
+    Source(LoadServer),
     /// Send back every message of every HTTP/2 stream, with gRPC's headers and trailers.
-    GrpcEcho(Server),
+    GrpcEcho(LoadServer),
     /// Send messages and wait for their echo on each connection; prints how many.
-    Ping(Ping),
+    Ping(PingArgs),
     /// Read everything that comes; prints the number of bytes.
-    Drain(Load),
+    Drain(LoadArgs),
     /// Make gRPC calls with one message each; prints how many.
-    Unary(Load),
+    Unary(LoadArgs),
     /// Send messages and wait for their echo on one gRPC stream per connection; prints how many.
-    Stream(Load),
+    Stream(LoadArgs),
     /// Open connections and hold them until the program is ended; prints `open` when all are open.
-    Idle(Idle),
+    Idle(IdleArgs),
 }
 
 #[derive(Args, Debug)]
-struct Server {
+struct LoadServer {
     /// Port on 127.0.0.1.
     port: u16,
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct Load {
+pub(crate) struct LoadArgs {
     /// Address of the proxy.
     pub(crate) address: SocketAddr,
     /// How many connections.
@@ -62,23 +62,23 @@ pub(crate) struct Load {
     pub(crate) size: usize,
 }
 
-impl Load {
+impl LoadArgs {
     pub(crate) fn time(&self) -> Duration {
         Duration::try_from_secs_f64(self.seconds).unwrap_or(Duration::from_secs(3))
     }
 }
 
 #[derive(Args, Debug)]
-struct Ping {
+struct PingArgs {
     #[command(flatten)]
-    load: Load,
+    load: LoadArgs,
     /// Ask for an upgrade to WebSocket first.
     #[arg(long)]
     upgrade: bool,
 }
 
 #[derive(Args, Debug)]
-struct Idle {
+struct IdleArgs {
     /// Address of the proxy.
     address: SocketAddr,
     /// How many connections.
@@ -90,7 +90,7 @@ struct Idle {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = LoadCli::parse();
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     match runtime.and_then(|runtime| runtime.block_on(run(cli.command))) {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,16 +101,16 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> io::Result<()> {
+async fn run(command: LoadCommand) -> io::Result<()> {
     let done = match command {
-        Command::Echo(server) => return tcp::echo(server.port).await,
-        Command::Source(server) => return tcp::source(server.port).await,
-        Command::GrpcEcho(server) => return grpc::echo(server.port).await,
-        Command::Idle(idle) => return tcp::idle(idle.address, idle.connections, idle.request).await,
-        Command::Ping(ping) => tcp::ping(ping.load, ping.upgrade).await?,
-        Command::Drain(load) => tcp::drain(load).await?,
-        Command::Unary(load) => grpc::unary(load).await?,
-        Command::Stream(load) => grpc::stream(load).await?,
+        LoadCommand::Echo(server) => return tcp::echo(server.port).await,
+        LoadCommand::Source(server) => return tcp::source(server.port).await,
+        LoadCommand::GrpcEcho(server) => return grpc::echo(server.port).await,
+        LoadCommand::Idle(idle) => return tcp::idle(idle.address, idle.connections, idle.request).await,
+        LoadCommand::Ping(ping) => tcp::ping(ping.load, ping.upgrade).await?,
+        LoadCommand::Drain(load) => tcp::drain(load).await?,
+        LoadCommand::Unary(load) => grpc::unary(load).await?,
+        LoadCommand::Stream(load) => grpc::stream(load).await?,
     };
     println!("{done}");
     Ok(())

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::Load;
+use crate::LoadArgs;
 
 const HANDSHAKE: &[u8] =
     b"GET /chat HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -76,7 +76,7 @@ async fn head(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn ping(load: Load, upgrade: bool) -> io::Result<u64> {
+pub(crate) async fn ping(load: LoadArgs, upgrade: bool) -> io::Result<u64> {
     let done = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..load.connections {
@@ -99,7 +99,7 @@ pub(crate) async fn ping(load: Load, upgrade: bool) -> io::Result<u64> {
 }
 
 /// Runs the clients for the time of the load. A client that ends earlier is a failure.
-pub(crate) async fn ended(load: Load, mut clients: JoinSet<io::Result<()>>) -> io::Result<()> {
+pub(crate) async fn ended(load: LoadArgs, mut clients: JoinSet<io::Result<()>>) -> io::Result<()> {
     match timeout(load.time(), clients.join_next()).await {
         Err(_) => Ok(()),
         Ok(Some(Ok(Err(error)))) => Err(error),
@@ -107,7 +107,7 @@ pub(crate) async fn ended(load: Load, mut clients: JoinSet<io::Result<()>>) -> i
     }
 }
 
-pub(crate) async fn drain(load: Load) -> io::Result<u64> {
+pub(crate) async fn drain(load: LoadArgs) -> io::Result<u64> {
     let mut stream = connect(load.address).await?;
     let read = Cell::new(0);
     let mut buffer = vec![0; 256 << 10];

@@ -28,12 +28,12 @@ use attache_resilience::{UpstreamState, stack};
 use attache_routing::{RequestFacts, RouteTable};
 use attache_telemetry::{Exchange, Metrics};
 use attache_upstream::{
-    Balancer, Call, CallContext, EndpointAddress, EndpointSpec, Error, Shared, circuit::Circuit,
+    Balancer, Call, CallContext, EndpointAddress, EndpointSpec, Error, SharedUpstream, circuit::Circuit,
 };
 use attache_wire::{
-    Limits, Request, RequestHead, Response,
-    outbox::Encoder,
-    request::{self, Target},
+    HeadLimits, Request, RequestHead, Response,
+    outbox::BodyEncoder,
+    request::{self, TargetStrictness},
     response::{self, MethodKind},
     write,
 };
@@ -43,9 +43,9 @@ use tokio::time::Instant;
 use tower::Service;
 
 /// A part: it is prepared once and then repeated this many times.
-type Part = fn(u64);
+type MeasuredPart = fn(u64);
 
-const PARTS: &[(&str, Part)] = &[
+const PARTS: &[(&str, MeasuredPart)] = &[
     ("route: one host", |times| route(1, times)),
     ("route: the middle one of 5,000 hosts", |times| route(5000, times)),
     ("rules: two with five conditions", rules),
@@ -116,10 +116,10 @@ fn head(host: &str) -> BytesMut {
 }
 
 fn parts(host: &str) -> RequestHead {
-    Rc::unwrap_or_clone(request::read(&mut head(host), &LIMITS, Target::Strict).unwrap().unwrap().1)
+    Rc::unwrap_or_clone(request::read(&mut head(host), &LIMITS, TargetStrictness::Strict).unwrap().unwrap().1)
 }
 
-const LIMITS: Limits = Limits { line: 8192, size: 65536, count: 100 };
+const LIMITS: HeadLimits = HeadLimits { line: 8192, size: 65536, count: 100 };
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1024\r\n\
     Date: Sat, 21 Nov 2026 12:00:00 GMT\r\nServer: nginx\r\nETag: \"0123456789\"\r\nConnection: keep-alive\r\n\r\n";
@@ -130,7 +130,7 @@ fn read_request(times: u64) {
     for _ in 0..times {
         buf.reserve(head.len());
         buf.extend_from_slice(&head);
-        black_box(request::read(&mut buf, &LIMITS, Target::Strict).unwrap().unwrap());
+        black_box(request::read(&mut buf, &LIMITS, TargetStrictness::Strict).unwrap().unwrap());
     }
 }
 
@@ -147,7 +147,7 @@ fn write_request(times: u64) {
     let (parts, mut out) = (parts("orders.internal"), BytesMut::with_capacity(1 << 14));
     for _ in 0..times {
         out.clear();
-        write::request(&mut out, &parts.method, b"/v1/items?limit=10", &parts.headers, Encoder::None);
+        write::request(&mut out, &parts.method, b"/v1/items?limit=10", &parts.headers, BodyEncoder::None);
         black_box(&out);
     }
 }
@@ -226,9 +226,9 @@ fn response_headers(times: u64) {
     }
 }
 
-fn shared(endpoints: u16) -> Arc<Shared> {
+fn shared(endpoints: u16) -> Arc<SharedUpstream> {
     let config = config(1);
-    let shared = Shared::new(Arc::new(config.upstreams[0].clone()));
+    let shared = SharedUpstream::new(Arc::new(config.upstreams[0].clone()));
     let address = |n| EndpointAddress::Tcp(SocketAddr::from(([10, 0, 0, 1], n)));
     shared.replace_endpoints((1..=endpoints).map(|n| EndpointSpec::new(address(n))).collect(), None);
     Arc::new(shared)
@@ -253,9 +253,9 @@ fn breaker(times: u64) {
 
 /// An upstream that responds at once.
 #[derive(Clone)]
-struct Answers;
+struct InstantUpstream;
 
-impl Service<Call> for Answers {
+impl Service<Call> for InstantUpstream {
     type Response = Response<Body>;
     type Error = Error;
     type Future = Ready<Result<Response<Body>, Error>>;
@@ -272,7 +272,7 @@ impl Service<Call> for Answers {
 
 fn layers(times: u64) {
     let state = UpstreamState::new(shared(3));
-    let mut stack = stack(&Policy::default(), &state, Answers);
+    let mut stack = stack(&Policy::default(), &state, InstantUpstream);
     let (client, exchange) = (Rc::new(client()), Rc::new(Exchange::new("l".into(), "http1", None)));
     let context = CallContext::new(client, exchange);
     let mut cx = Context::from_waker(Waker::noop());

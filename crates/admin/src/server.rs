@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_rpc::server::{Incoming, Limits, Server, Socket};
+use attache_rpc::server::{Incoming, RpcServer, ServerLimits, ServerSocket};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Frame;
@@ -67,11 +67,11 @@ impl http_body::Body for Outgoing {
 }
 
 /// Answers until `shutdown` completes, then gives running answers a short time to finish.
-pub(crate) async fn run<A>(socket: impl Into<Socket>, answer: A, shutdown: impl Future<Output = ()>)
+pub(crate) async fn run<A>(socket: impl Into<ServerSocket>, answer: A, shutdown: impl Future<Output = ()>)
 where
     A: Fn(&Request<Incoming>) -> AdminReply + Send + Sync + 'static,
 {
-    let server = Server::new("admin", Limits::default());
+    let server = RpcServer::new("admin", ServerLimits::default());
     let answered = server.run(
         socket,
         move |request, permit| {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use attache_telemetry::{TapFilter, Tapped, Tapping};
+use attache_telemetry::{OpenTap, TapFilter, TapResult};
 use bytes::Bytes;
 use tokio::time::{Interval, interval};
 
@@ -78,12 +78,12 @@ pub(crate) fn filter(query: Option<&str>) -> Result<TapFilter, String> {
 /// The stream's body.
 #[derive(Debug)]
 pub(crate) struct TapLines {
-    tapping: Tapping,
+    tapping: OpenTap,
     alive: Interval,
 }
 
 impl TapLines {
-    pub(crate) fn new(tapping: Tapping) -> Self {
+    pub(crate) fn new(tapping: OpenTap) -> Self {
         Self { tapping, alive: interval(ALIVE) }
     }
 
@@ -92,10 +92,10 @@ impl TapLines {
         let mut ended = false;
         while text.len() < BATCH {
             match self.tapping.poll_next(cx) {
-                Poll::Ready(Some(Tapped::Record(record))) => {
+                Poll::Ready(Some(TapResult::Record(record))) => {
                     let _ = writeln!(text, "{}", record.json());
                 }
-                Poll::Ready(Some(Tapped::Dropped(dropped))) => {
+                Poll::Ready(Some(TapResult::Dropped(dropped))) => {
                     let _ = writeln!(text, "{{\"dropped\":{dropped}}}");
                 }
                 Poll::Ready(None) => {

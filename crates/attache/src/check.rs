@@ -11,8 +11,8 @@ use std::{
 
 use attache_authorization::jwt::Issuer;
 use attache_config::{
-    Diagnostic, Diagnostics, Finding, locate,
-    model::{Action, Address, Bind, Config, Dns, JwtKeys, Listener, LogTarget, Target},
+    Diagnostic, Diagnostics, LocatedProblem, locate,
+    model::{Action, Address, Bind, Config, Dns, EndpointTarget, JwtKeys, Listener, LogTarget},
 };
 use attache_tls::check::{FileProblem, client_files, credential_file, server_files, untimely};
 use serde_json::json;
@@ -144,7 +144,7 @@ pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
     locate(unusable(config), text, config.file.as_deref())
 }
 
-fn unusable(config: &Config) -> Vec<Finding> {
+fn unusable(config: &Config) -> Vec<LocatedProblem> {
     let mut found = Unusable::default();
     found.loops(config);
     for listener in &config.listeners {
@@ -174,18 +174,18 @@ fn unusable(config: &Config) -> Vec<Finding> {
 
 /// What can't be used of what a config names.
 #[derive(Default)]
-struct Unusable(Vec<Finding>);
+struct Unusable(Vec<LocatedProblem>);
 
 impl Unusable {
     fn add(&mut self, keys: &[&str], problem: FileProblem) {
         let value = problem.file.map(|file| file.to_string_lossy().into_owned());
         let keys = keys.iter().map(ToString::to_string).collect();
-        self.0.push(Finding { keys, value, message: problem.what, help: String::new() });
+        self.0.push(LocatedProblem { keys, value, message: problem.what, help: String::new() });
     }
 
     fn loops(&mut self, config: &Config) {
         for (listener, upstream, at) in loops(config) {
-            self.0.push(Finding {
+            self.0.push(LocatedProblem {
                 keys: vec!["upstreams".to_owned(), upstream.to_owned()],
                 value: None,
                 message: format!("`{upstream}` leads back to listener `{listener}`, which is at {at}: each of its calls would come in again"),
@@ -294,20 +294,20 @@ fn loops(config: &Config) -> Vec<(&str, &str, SocketAddr)> {
 }
 
 /// Whether an endpoint is this socket, as far as the config shows it: by its address, or by a name of the loopback.
-fn is_at(target: &Target, socket: SocketAddr) -> bool {
+fn is_at(target: &EndpointTarget, socket: SocketAddr) -> bool {
     let is_any = socket.ip().is_unspecified();
     match target {
-        Target::Ip(address) => {
+        EndpointTarget::Ip(address) => {
             let ip = address.ip().to_canonical();
             address.port() == socket.port()
                 && (ip == socket.ip().to_canonical() || (is_any && (ip.is_loopback() || ip.is_unspecified())))
         }
-        Target::Dns { host, port } => {
+        EndpointTarget::Dns { host, port } => {
             *port == socket.port()
                 && host.trim_end_matches('.').eq_ignore_ascii_case("localhost")
                 && (is_any || socket.ip().is_loopback())
         }
-        Target::Srv { .. } | Target::Kubernetes(_) | Target::Unix(_) => false,
+        EndpointTarget::Srv { .. } | EndpointTarget::Kubernetes(_) | EndpointTarget::Unix(_) => false,
     }
 }
 

@@ -3,17 +3,17 @@
 use std::{collections::HashMap, sync::Arc};
 
 use attache_config::model::{self, Action, Config, Name};
-use attache_tls::{Credential, Watcher};
+use attache_tls::{CredentialHeader, FileWatcher};
 
 use crate::error::Error;
 
 /// All secrets of a config, by their settings in the config.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Credentials(Arc<HashMap<Arc<model::Credential>, Credential>>);
+pub(crate) struct Credentials(Arc<HashMap<Arc<model::Credential>, CredentialHeader>>);
 
 impl Credentials {
     /// Reads the files that `before` doesn't have, and makes `watcher` follow them. It fails if a required file can't be used.
-    pub(crate) fn read(config: &Config, before: &Self, watcher: &Watcher) -> Result<Self, Error> {
+    pub(crate) fn read(config: &Config, before: &Self, watcher: &FileWatcher) -> Result<Self, Error> {
         let mut all = HashMap::new();
         let upstreams = config
             .upstreams
@@ -38,7 +38,7 @@ impl Credentials {
         Ok(Self(Arc::new(all)))
     }
 
-    pub(crate) fn get(&self, wanted: &model::Credential) -> Option<&Credential> {
+    pub(crate) fn get(&self, wanted: &model::Credential) -> Option<&CredentialHeader> {
         self.0.get(wanted)
     }
 }
@@ -47,9 +47,10 @@ fn read(
     what: &'static str,
     name: &Name,
     wanted: &model::Credential,
-    watcher: &Watcher,
-) -> Result<Credential, Error> {
-    let secret = Credential::new(wanted).map_err(|source| Error::Tls { what, name: name.clone(), source })?;
+    watcher: &FileWatcher,
+) -> Result<CredentialHeader, Error> {
+    let secret =
+        CredentialHeader::new(wanted).map_err(|source| Error::Tls { what, name: name.clone(), source })?;
     watcher.follow(&secret);
     Ok(secret)
 }

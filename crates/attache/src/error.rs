@@ -11,6 +11,9 @@ use attache_config::model::{Bind, Name};
 use attache_listener::BindError;
 use attache_telemetry::AccessLogError;
 
+/// Any error that ends a command.
+pub(crate) type AnyError = Box<dyn std::error::Error>;
+
 /// Why the proxy did not start.
 #[derive(Debug)]
 pub(crate) enum Error {

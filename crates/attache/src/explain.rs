@@ -6,7 +6,7 @@ use std::{
 };
 
 use attache_config::model::{Action, Listener};
-use attache_http::{Client, Proven, check_head};
+use attache_http::{Client, VerifiedIdentity, check_head};
 use attache_routing::{RouteTable, explain, explain_tcp, show_edits};
 use attache_upstream::{SessionSeal, cookie};
 use attache_wire::{RequestHead, header::HOST};
@@ -173,7 +173,7 @@ fn client(options: &cli::Explain, tls: bool) -> Client {
         address: options.client.map(|ip| (ip, 0).into()),
         sni: options.sni.as_deref().map(|name| name.to_ascii_lowercase().into()),
         original_destination: options.destination.map(Box::new),
-        proven: identity.and_then(|name| Proven::names([name], usize::from(name.contains("://")))),
+        proven: identity.and_then(|name| VerifiedIdentity::names([name], usize::from(name.contains("://")))),
         ..Client::default()
     }
 }

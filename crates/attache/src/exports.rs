@@ -1,14 +1,14 @@
 //! The exports of a generation to OpenTelemetry collectors.
 
-use attache_telemetry::{Ending, OtlpLogs, Traces};
+use attache_telemetry::{ExportHandle, OtlpLogHandle, Traces};
 
 /// The exports of a generation to collectors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OtlpExports {
     pub(crate) traces: Traces,
-    pub(crate) logs: OtlpLogs,
+    pub(crate) logs: OtlpLogHandle,
     /// Metrics are sent as long as this is kept.
-    pub(crate) metrics: Option<Ending>,
+    pub(crate) metrics: Option<ExportHandle>,
 }
 
 impl OtlpExports {

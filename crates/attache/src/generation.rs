@@ -12,9 +12,9 @@ use attache_authorization::jwt::Issuer;
 use attache_config::model::{self, Action, Address, Bind, Config, Retry};
 use attache_listener::Connections;
 use attache_resilience::{RetryBudget, RouteState, UpstreamState};
-use attache_telemetry::AccessLog;
+use attache_telemetry::AccessLogHandle;
 use attache_tls::Workload;
-use attache_upstream::{Id, Shared, connect::Tls, discovery::OnDemand};
+use attache_upstream::{Id, SharedUpstream, connect::Tls, discovery::OnDemand};
 
 use crate::{credentials::Credentials, exports::OtlpExports};
 
@@ -27,7 +27,7 @@ pub(crate) struct Generation {
     pub(crate) upstreams: Vec<UpstreamParts>,
     /// One for each of `config.listeners`, in its order.
     pub(crate) listeners: Vec<ListenerParts>,
-    pub(crate) access_log: AccessLog,
+    pub(crate) access_log: AccessLogHandle,
     /// The exports to collectors.
     pub(crate) exported: OtlpExports,
     /// The secrets that are added to requests.
@@ -45,7 +45,7 @@ impl Default for Generation {
             config: Config::default(),
             upstreams: Vec::new(),
             listeners: Vec::new(),
-            access_log: AccessLog::off(),
+            access_log: AccessLogHandle::off(),
             exported: OtlpExports::default(),
             credentials: Credentials::default(),
             issuers: Vec::new(),
@@ -111,7 +111,7 @@ impl UpstreamParts {
     }
 
     /// The resilience state of a host that a request named, and whether it was made just now.
-    pub(crate) fn host_state(&self, shared: &Arc<Shared>) -> (Arc<UpstreamState>, bool) {
+    pub(crate) fn host_state(&self, shared: &Arc<SharedUpstream>) -> (Arc<UpstreamState>, bool) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = hosts.get(&shared.id).and_then(Weak::upgrade) {
             return (state, false);
@@ -122,7 +122,7 @@ impl UpstreamParts {
         (state, true)
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<SharedUpstream> {
         &self.resilience.shared
     }
 

@@ -18,7 +18,7 @@ use attache_kubernetes::inject::{
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
 use similar::TextDiff;
 
-type AnyError = Box<dyn std::error::Error>;
+use crate::error::AnyError;
 
 /// The exit code if an object can't have attache.
 const REFUSED: u8 = 3;

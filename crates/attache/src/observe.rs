@@ -6,8 +6,8 @@ use attache_config::model::{self, Config, ExportProtocol};
 use attache_http::check_trace_context;
 use attache_rpc::Io;
 use attache_telemetry::{
-    AccessLogger, DialFuture, Exchange, Exports, LogExports, MetricExports, OtlpLogger, OtlpLogs, Tracer,
-    Traces, WorkerMetrics, finish_trace,
+    AccessLogger, DialFuture, Exchange, LogExports, MetricExports, OtlpLogHandle, OtlpLogger, TraceExports,
+    Tracer, Traces, WorkerMetrics, finish_trace,
 };
 use attache_tls::{Connector, Workload};
 use attache_wire::Fields;
@@ -74,7 +74,7 @@ pub(crate) struct RunningCollector {
 }
 
 enum Export {
-    Traces(Exports),
+    Traces(TraceExports),
     Metrics(MetricExports),
     Logs(LogExports),
 }
@@ -106,7 +106,8 @@ pub(crate) fn exported(
         begin.extend(exports.map(Export::Traces));
     }
     if !known || old.otlp.logs != config.otlp.logs || old.access_log.filter != config.access_log.filter {
-        let (logs, exports) = OtlpLogs::new(config.otlp.logs.as_ref(), &config.access_log.filter, metrics);
+        let (logs, exports) =
+            OtlpLogHandle::new(config.otlp.logs.as_ref(), &config.access_log.filter, metrics);
         exported.logs = logs;
         begin.extend(exports.map(Export::Logs));
     }

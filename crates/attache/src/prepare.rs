@@ -12,7 +12,7 @@ use std::{
 use attache_authorization::jwt::Issuer;
 use attache_config::model::{self, Action, Config, ListenProtocol};
 use attache_resilience::RouteState;
-use attache_telemetry::AccessLog;
+use attache_telemetry::AccessLogHandle;
 use attache_tls::{Acceptor, Workload};
 use attache_upstream::connect::Tls;
 
@@ -36,7 +36,7 @@ pub(crate) struct Prepared {
     pub(crate) upstreams: Vec<UpstreamSource>,
     /// One for each of `config.listeners`, in its order.
     pub(crate) listeners: Vec<ListenerParts>,
-    pub(crate) access_log: AccessLog,
+    pub(crate) access_log: AccessLogHandle,
     /// The exports to collectors.
     pub(crate) exported: OtlpExports,
     /// The exports that must be started: those that the previous generation doesn't have.
@@ -97,7 +97,7 @@ pub(crate) fn prepare(
     let access_log = if before.number > 0 && config.access_log == before.config.access_log {
         before.access_log.clone()
     } else {
-        AccessLog::start(&config.access_log, &process.metrics).map_err(Error::AccessLog)?
+        AccessLogHandle::start(&config.access_log, &process.metrics).map_err(Error::AccessLog)?
     };
     let (exported, collectors) = observe::exported(&config, before, workload.as_ref(), process)?;
     let sockets = bind(&config, before, process, handed)?;

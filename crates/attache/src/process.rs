@@ -8,9 +8,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use attache_admin::{AppMetricsHandle, Readiness};
-use attache_listener::{DrainTrigger, Overload, Socket, SocketHandle, Workers};
+use attache_listener::{ConnectionsPerWorker, DrainTrigger, OverloadState, SocketHandle, WorkerSocket};
 use attache_telemetry::{LogControl, Metrics};
-use attache_tls::Watcher;
+use attache_tls::FileWatcher;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
@@ -33,15 +33,15 @@ pub(crate) struct ProcessState {
     /// The reloads so far.
     pub(crate) reloads: Reloads,
     /// What overload protection tells all threads.
-    pub(crate) overload: Arc<Overload>,
+    pub(crate) overload: Arc<OverloadState>,
     /// What overload refuses now, as a text; `None` if every request is served. Only the control thread takes this lock.
     refusals: Mutex<Option<String>>,
     /// How many workers there are, and how many connections each has.
-    pub(crate) workers: Workers,
+    pub(crate) workers: ConnectionsPerWorker,
     /// Follows the files of every certificate and trust store, of all generations.
-    pub(crate) certificates: Watcher,
+    pub(crate) certificates: FileWatcher,
     /// Follows the files of every secret, of all generations.
-    pub(crate) secrets: Watcher,
+    pub(crate) secrets: FileWatcher,
     /// Changes the log level; `None` if the program that contains this proxy has its own log.
     pub(crate) log: Option<LogControl>,
     /// The running exports to collectors: those of the present generation, and those of generations that end.
@@ -84,9 +84,9 @@ impl ProcessState {
             reloads: Reloads::default(),
             overload: Arc::default(),
             refusals: Mutex::default(),
-            workers: Workers::new(workers),
-            certificates: Watcher::default(),
-            secrets: Watcher::default(),
+            workers: ConnectionsPerWorker::new(workers),
+            certificates: FileWatcher::default(),
+            secrets: FileWatcher::default(),
             log,
             exports: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -112,7 +112,7 @@ impl ProcessState {
     pub(crate) fn hold(&self, sockets: &[BoundSockets]) {
         let mut held = self.held();
         for (place, sockets) in sockets {
-            match sockets.iter().map(Socket::hold).collect::<Result<Vec<_>, _>>() {
+            match sockets.iter().map(WorkerSocket::hold).collect::<Result<Vec<_>, _>>() {
                 Ok(all) => held.push((place.clone(), all)),
                 Err(error) => {
                     tracing::warn!(socket = place.key(), %error, "this socket can't be handed to a new process");

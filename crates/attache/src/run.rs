@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     app::{self, AppProcess},
     app_probes, check, cli,
-    error::print_error,
+    error::{AnyError, print_error},
     inherited::InheritedSockets,
     notify::Supervisor,
     process,
@@ -38,8 +38,6 @@ use crate::{
 const FOLLOWING: Duration = Duration::from_secs(1);
 /// If the same signal to end arrives twice within this time, it counts as one request.
 const ONE_REQUEST: Duration = Duration::from_millis(200);
-
-type AnyError = Box<dyn std::error::Error>;
 
 /// The config of a file, or the built-in forward proxy.
 pub(crate) fn load(file: Option<&Path>) -> Result<Config, AnyError> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use attache_config::{
-    Finding,
+    LocatedProblem,
     model::{Bind, Config},
 };
 use attache_listener::could_bind;
@@ -21,7 +21,7 @@ use crate::tls::uses_spiffe;
 /// What this machine lacks for a config, and what a person should know about it.
 #[derive(Default)]
 pub(crate) struct Surroundings {
-    pub(crate) problems: Vec<Finding>,
+    pub(crate) problems: Vec<LocatedProblem>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ impl Surroundings {
     }
 
     fn wrong(&mut self, keys: &[&str], value: &str, message: String, help: &str) {
-        self.problems.push(Finding {
+        self.problems.push(LocatedProblem {
             keys: keys.iter().map(ToString::to_string).collect(),
             value: Some(value.to_owned()),
             message,

@@ -1,19 +1,19 @@
 //! Follows the TLS files of every listener and upstream, and updates the metrics.
 //!
 //! Two checks after a file has changed, it is used for new connections, or it is refused as a whole while the last good state stays in use;
-//! see [`attache_tls::Watcher`]. This runs on the control thread, which reads files on blocking threads.
+//! see [`attache_tls::FileWatcher`]. This runs on the control thread, which reads files on blocking threads.
 
 use std::{sync::Arc, time::Duration};
 
 use attache_config::model::{Config, Name, Trust};
-use attache_telemetry::{Metrics, Reason, Side};
+use attache_telemetry::{CertificateSide, Metrics, Reason};
 use attache_tls::{Certificate, SPIFFE_ENDPOINT, Workload};
 use tokio::{runtime::LocalRuntime, task::spawn_local};
 
 use crate::{error::Error, process::ProcessState, ticks::tick};
 
 /// The longest interval between two updates of the metrics; a shorter interval of the watchers counts.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the start waits for the SPIFFE agent's first response.
 const SVID_TIMEOUT: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ pub(crate) fn follow(process: &Arc<ProcessState>) {
     let process = process.clone();
     spawn_local(async move {
         loop {
-            tick(TELL_EVERY.min(process.generation().config.watch_interval)).await;
+            tick(REPORT_INTERVAL.min(process.generation().config.watch_interval)).await;
             tell(&process);
         }
     });
@@ -78,13 +78,13 @@ fn tell(process: &ProcessState) {
     }
     for listener in &generation.listeners {
         let own = listener.tls.as_ref().map(attache_tls::Acceptor::certificates).unwrap_or_default();
-        expiry(metrics, Side::Listener, &listener.config.name, &own);
+        expiry(metrics, CertificateSide::Listener, &listener.config.name, &own);
     }
     let mut insecure = Vec::new();
     for upstream in &generation.upstreams {
         let Some(tls) = &upstream.tls else { continue };
         let name = &upstream.shared().config.name;
-        expiry(metrics, Side::Upstream, name, &tls.connector().certificates());
+        expiry(metrics, CertificateSide::Upstream, name, &tls.connector().certificates());
         if tls.connector().is_insecure() {
             insecure.push(name.clone());
         }
@@ -93,7 +93,7 @@ fn tell(process: &ProcessState) {
 }
 
 /// Of several certificates, the one that expires first counts.
-fn expiry(metrics: &Metrics, side: Side, name: &Name, own: &[Arc<Certificate>]) {
+fn expiry(metrics: &Metrics, side: CertificateSide, name: &Name, own: &[Arc<Certificate>]) {
     if let Some(first) = own.iter().map(|certificate| certificate.not_after).min() {
         metrics.set_certificate_expiry(side, name, first);
     }

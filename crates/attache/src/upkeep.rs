@@ -10,7 +10,7 @@ use attache_admin::Readiness;
 use attache_config::model::Dns;
 use attache_resilience::UpstreamState;
 use attache_upstream::{
-    Shared,
+    SharedUpstream,
     connect::Tls,
     discovery::{self, Discovery, OnDemand, Resolver},
     health, outlier,
@@ -45,7 +45,7 @@ pub(crate) struct Upkeep {
 
 /// The tasks of one upstream. They end when this is dropped.
 struct UpstreamTasks {
-    shared: Arc<Shared>,
+    shared: Arc<SharedUpstream>,
     discovery: Discovery,
     // Dropping this aborts the tasks.
     tasks: JoinSet<()>,
@@ -53,7 +53,7 @@ struct UpstreamTasks {
 
 impl UpstreamTasks {
     fn start(
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedUpstream>,
         tls: Option<Tls>,
         credentials: &Credentials,
         resolver: &Arc<Resolver>,
@@ -109,7 +109,7 @@ impl Upkeep {
         };
 
         // An upstream that is new can be looked up while the old generation serves.
-        let start = |shared: &Arc<Shared>, tls: Option<Tls>| {
+        let start = |shared: &Arc<SharedUpstream>, tls: Option<Tls>| {
             UpstreamTasks::start(shared, tls, &credentials, &resolver, dns)
         };
         let (steps, mut fresh) = begin(upstreams, before, &start);
@@ -126,7 +126,7 @@ impl Upkeep {
 
         // From here on nothing waits and nothing fails.
         self.running.append(&mut fresh);
-        let on_demand = |shared: &Arc<Shared>| {
+        let on_demand = |shared: &Arc<SharedUpstream>| {
             let config = shared.config.clone();
             is_on_demand(&config).then(|| Arc::new(OnDemand::start(config, resolver.clone(), dns)))
         };
@@ -163,8 +163,8 @@ impl Upkeep {
         &mut self,
         step: UpstreamStep,
         same_dns: bool,
-        start: &impl Fn(&Arc<Shared>, Option<Tls>) -> UpstreamTasks,
-        on_demand: &impl Fn(&Arc<Shared>) -> Option<Arc<OnDemand>>,
+        start: &impl Fn(&Arc<SharedUpstream>, Option<Tls>) -> UpstreamTasks,
+        on_demand: &impl Fn(&Arc<SharedUpstream>) -> Option<Arc<OnDemand>>,
     ) -> UpstreamParts {
         match step {
             UpstreamStep::Keep(parts) if same_dns => parts,
@@ -184,7 +184,7 @@ impl Upkeep {
             },
             UpstreamStep::Inherit(config, tls, old) => {
                 self.end(old.shared());
-                let shared = Arc::new(Shared::inherit_from(config, old.shared()));
+                let shared = Arc::new(SharedUpstream::inherit_from(config, old.shared()));
                 let on_demand = on_demand(&shared);
                 if on_demand.is_none() {
                     self.running.push(start(&shared, tls.clone()));
@@ -202,7 +202,7 @@ impl Upkeep {
         });
     }
 
-    fn end(&mut self, shared: &Arc<Shared>) {
+    fn end(&mut self, shared: &Arc<SharedUpstream>) {
         self.running.retain(|running| !Arc::ptr_eq(&running.shared, shared));
     }
 }
@@ -211,7 +211,7 @@ impl Upkeep {
 fn begin(
     upstreams: Vec<UpstreamSource>,
     before: &Generation,
-    start: &impl Fn(&Arc<Shared>, Option<Tls>) -> UpstreamTasks,
+    start: &impl Fn(&Arc<SharedUpstream>, Option<Tls>) -> UpstreamTasks,
 ) -> (Vec<UpstreamStep>, Vec<UpstreamTasks>) {
     let known = before.by_name();
     let mut fresh = Vec::new();
@@ -225,7 +225,7 @@ fn begin(
                 if let Some(old) = old {
                     UpstreamStep::Inherit(config, tls, old.clone())
                 } else {
-                    let shared = Arc::new(Shared::new(config));
+                    let shared = Arc::new(SharedUpstream::new(config));
                     if !is_on_demand(&shared.config) {
                         fresh.push(start(&shared, tls.clone()));
                     }
@@ -240,7 +240,7 @@ fn begin(
 /// What happens to one upstream at the switch.
 enum UpstreamStep {
     Keep(UpstreamParts),
-    Begin(Arc<Shared>, Option<Tls>),
+    Begin(Arc<SharedUpstream>, Option<Tls>),
     Inherit(Arc<attache_config::model::Upstream>, Option<Tls>, UpstreamParts),
 }
 

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::{proxy::handle::ProxyControl, reloads::Trigger, ticks::tick};
 
 /// The time between two checks.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time until the next check after a change was seen.
 const SETTLES: Duration = Duration::from_millis(500);
 /// A file with a time stamp younger than this, in seconds, may have changed again without a new time stamp.
@@ -31,7 +31,7 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 pub(crate) async fn follow(control: ProxyControl) {
     let mut watch = ConfigWatch::default();
     loop {
-        tick(if watch.pending.is_some() { SETTLES } else { LOOK_EVERY }).await;
+        tick(if watch.pending.is_some() { SETTLES } else { CHECK_INTERVAL }).await;
         let process = control.process();
         let files = files(&process.generation().config);
         if !process.generation().config.reload.watch || files.is_empty() {

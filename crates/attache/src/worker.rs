@@ -14,7 +14,7 @@ use std::{
 };
 
 use attache_config::model::Bind;
-use attache_listener::{DrainTrigger, Phase, Settings, Socket};
+use attache_listener::{DrainPhase, DrainTrigger, ListenerSettings, WorkerSocket};
 use attache_telemetry::{WorkerMetrics, metrics};
 use tokio::{
     runtime::LocalRuntime,
@@ -33,13 +33,13 @@ use crate::{
 };
 
 /// Longer than the default time to open a connection, so that one attempt has ended before the next begins.
-const PRECONNECT_EVERY: Duration = Duration::from_secs(5);
+const PRECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A new generation for one worker.
 pub(crate) struct Update {
     pub(crate) generation: Arc<Generation>,
     /// This worker's sockets for the new binds of this generation.
-    pub(crate) sockets: Vec<(BindKey, Socket)>,
+    pub(crate) sockets: Vec<(BindKey, WorkerSocket)>,
     /// Dropped when the generation is in use.
     pub(crate) taken: mpsc::Sender<()>,
 }
@@ -74,8 +74,8 @@ pub(crate) async fn serve(process: &Arc<ProcessState>, mut updates: mpsc::Unboun
     loop {
         tokio::select! {
             biased;
-            _ = drain.reached(Phase::Drain) => break,
-            _ = drain_inbound.reached(Phase::Drain), if serving_all => {
+            _ = drain.reached(DrainPhase::Drain) => break,
+            _ = drain_inbound.reached(DrainPhase::Drain), if serving_all => {
                 serving_all = false;
                 worker.listening.iter().filter(|socket| socket.inbound).for_each(|socket| socket.drain.drain());
             }
@@ -92,7 +92,7 @@ pub(crate) async fn serve(process: &Arc<ProcessState>, mut updates: mpsc::Unboun
         worker.tunnels.ended().await;
     };
     let cut = async {
-        drain.reached(Phase::Cut).await;
+        drain.reached(DrainPhase::Cut).await;
         worker.listening.iter().for_each(|socket| socket.drain.cut());
         std::future::pending::<()>().await;
     };
@@ -128,7 +128,7 @@ struct ListeningSocket {
     key: BindKey,
     /// The address that it really listens on; a port that was 0 is known only now.
     address: Option<SocketAddr>,
-    settings: watch::Sender<Rc<Settings>>,
+    settings: watch::Sender<Rc<ListenerSettings>>,
     slot: Slot,
     /// Whether programs other than the app can reach it.
     inbound: bool,
@@ -167,7 +167,7 @@ impl WorkerState {
         for issuer in &generation.issuers {
             self.keepers.spawn_local(issuers::keep(issuer.clone(), upstreams.clone()));
         }
-        let mut new: HashMap<BindKey, Vec<Socket>> = HashMap::new();
+        let mut new: HashMap<BindKey, Vec<WorkerSocket>> = HashMap::new();
         for (key, socket) in sockets {
             new.entry(key).or_default().push(socket);
         }
@@ -203,7 +203,7 @@ impl WorkerState {
             spawn_local(async move {
                 tokio::select! {
                     () = sleep(drain_timeout) => {}
-                    _ = ending.reached(Phase::Cut) => {}
+                    _ = ending.reached(DrainPhase::Cut) => {}
                 }
                 socket.drain.cut();
             });
@@ -212,9 +212,14 @@ impl WorkerState {
         drop(taken);
     }
 
-    fn settings(&self, parts: &ListenerParts, site: &Rc<ListenerStack>, generation: &Generation) -> Settings {
+    fn settings(
+        &self,
+        parts: &ListenerParts,
+        site: &Rc<ListenerStack>,
+        generation: &Generation,
+    ) -> ListenerSettings {
         let routes = site.clone();
-        Settings {
+        ListenerSettings {
             listener: parts.config.clone(),
             tls: parts.tls.clone(),
             connections: parts.connections.clone(),
@@ -230,12 +235,12 @@ impl WorkerState {
     fn open(
         &mut self,
         key: BindKey,
-        sockets: Vec<Socket>,
-        settings: Rc<Settings>,
+        sockets: Vec<WorkerSocket>,
+        settings: Rc<ListenerSettings>,
         slot: Slot,
         inbound: bool,
     ) {
-        let address = sockets.iter().find_map(Socket::local_addr);
+        let address = sockets.iter().find_map(WorkerSocket::local_addr);
         let (settings, following) = watch::channel(settings);
         let drain = DrainTrigger::new();
         self.running.spawn_local(attache_listener::serve(
@@ -248,7 +253,7 @@ impl WorkerState {
         self.listening.push(ListeningSocket { key, address, settings, slot, inbound, drain });
     }
 
-    fn own_addresses(&self, generation: &Generation, sockets: &[(BindKey, Socket)]) -> OwnAddresses {
+    fn own_addresses(&self, generation: &Generation, sockets: &[(BindKey, WorkerSocket)]) -> OwnAddresses {
         let tcp = |bind: &Bind| match bind {
             Bind::Tcp(address) => Some(*address),
             Bind::Unix { .. } => None,
@@ -265,7 +270,7 @@ impl WorkerState {
 
 /// Endpoints change, and connections that were opened ahead are used up. This opens the missing ones again.
 async fn keep_preconnected(upstreams: Rc<RefCell<Rc<Upstreams>>>) {
-    let mut ticks = interval(PRECONNECT_EVERY);
+    let mut ticks = interval(PRECONNECT_INTERVAL);
     loop {
         ticks.tick().await;
         let upstreams = upstreams.borrow().clone();

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell};
 
 use attache_http::{CanonicalHost, Client, default_port, is_spelling_of, parse_authority};
 use attache_wire::{
-    Fields, Known, KnownSet, RequestHead,
+    Fields, KnownName, KnownSet, RequestHead,
     header::{X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE, X_ORIGINAL_URL, X_REWRITE_URL},
 };
 use http::Method;
@@ -45,10 +45,10 @@ pub(crate) enum BodyUse {
 }
 
 /// Headers from which some frameworks take another method than a POST's own.
-const OVERRIDES: [Known; 3] = [X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE];
+const OVERRIDES: [KnownName; 3] = [X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE];
 
 /// Headers from which some servers and frameworks take another path than the request's own.
-const OTHER_PATHS: [Known; 2] = [X_ORIGINAL_URL, X_REWRITE_URL];
+const OTHER_PATHS: [KnownName; 2] = [X_ORIGINAL_URL, X_REWRITE_URL];
 
 impl<'a> Facts<'a> {
     /// The facts of a request that was checked and normalized (`check_request`, `normalize_uri`).
@@ -203,7 +203,7 @@ impl<'a> HttpFacts<'a> {
     }
 
     /// The values of these headers, also in spellings with other characters for their hyphens.
-    fn in_any_spelling(&self, names: &'static [Known]) -> impl Iterator<Item = &'a [u8]> {
+    fn in_any_spelling(&self, names: &'static [KnownName]) -> impl Iterator<Item = &'a [u8]> {
         let headers = &self.request.headers;
         let fields = self.may_name_more(KnownSet::of(names)).then(|| headers.iter());
         let found = fields.into_iter().flatten().filter(move |(name, _)| {

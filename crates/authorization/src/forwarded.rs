@@ -6,18 +6,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use attache_wire::{Fields, Known, Value, header};
+use attache_wire::{Fields, KnownName, ValueRef, header};
 
 use crate::networks::Networks;
 
-const X_FORWARDED_FOR: Known = header::X_FORWARDED_FOR;
+const X_FORWARDED_FOR: KnownName = header::X_FORWARDED_FOR;
 
 /// The client; `None` if it can't be determined: an entry is not an address, or the connection has none.
 pub(crate) fn client(connection: Option<IpAddr>, headers: &Fields, trusted: &Networks) -> Option<IpAddr> {
     let mut client = connection?;
     let lines = headers.get_all(X_FORWARDED_FOR);
     // There are rarely more than a few lines.
-    let lines: Vec<&[u8]> = lines.map(Value::as_bytes).collect();
+    let lines: Vec<&[u8]> = lines.map(ValueRef::as_bytes).collect();
     let entries = lines.iter().rev().flat_map(|line| line.rsplit(|&b| b == b','));
     for entry in entries {
         if !trusted.contains(client) {

@@ -7,7 +7,7 @@
 
 use attache_config::model::HeaderCondition;
 use attache_http::is_spelling_of;
-use attache_wire::Value;
+use attache_wire::ValueRef;
 use http::HeaderName;
 
 use crate::{facts::HttpFacts, truth::Truth, value::matches};
@@ -26,7 +26,7 @@ impl CompiledHeader {
     }
 
     pub(crate) fn holds(&self, http: &HttpFacts<'_>) -> Truth {
-        let mut lines = http.headers().get_all(&self.0.name).map(Value::as_bytes);
+        let mut lines = http.headers().get_all(&self.0.name).map(ValueRef::as_bytes);
         let found = match lines.next() {
             None => self.0.any.iter().any(|(_, not)| *not).into(),
             Some(first) => lines.fold(self.line(first), |found, line| found.agree(self.line(line))),

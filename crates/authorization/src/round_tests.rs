@@ -4,7 +4,7 @@ use crate::{
     AccessPolicy, Decision, Facts, Truth,
     testing::{allowed, client, config, policy, request},
 };
-use attache_wire::{Protocol, RequestHead};
+use attache_wire::{ConnectProtocol, RequestHead};
 
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
@@ -20,7 +20,7 @@ fn get(target: &str) -> RequestHead {
 fn extended(target: &str) -> RequestHead {
     let mut parts = get(target);
     parts.method = http::Method::CONNECT;
-    parts.protocol = Some(Protocol::from_static("websocket"));
+    parts.protocol = Some(ConnectProtocol::from_static("websocket"));
     parts
 }
 

@@ -1,7 +1,7 @@
 //! Requests, clients and policies for tests.
 
 use attache_config::model::Config;
-use attache_http::{Client, Proven, check_request, normalize_uri};
+use attache_http::{Client, VerifiedIdentity, check_request, normalize_uri};
 use attache_wire::{RequestHead, header::HOST};
 use http::{Method, Version};
 
@@ -47,7 +47,7 @@ pub(crate) fn client(address: &str, identity: &str) -> Client {
         address: address.parse().ok(),
         local: "10.9.9.9:8443".parse().ok(),
         tls: !identity.is_empty(),
-        proven: Proven::names(identities, usize::from(identity.contains("://"))),
+        proven: VerifiedIdentity::names(identities, usize::from(identity.contains("://"))),
         ..Client::default()
     }
 }

@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 
 use crate::{
     common_mistakes,
-    describe::{Shape, accepts, describe, flag, list, quoted, resolve, shapes, shown, title, type_of, words},
+    describe::{
+        YamlShape, accepts, describe, flag, list, quoted, resolve, shapes, shown, title, type_of, words,
+    },
     diagnostic::{Place, Problems, Severity},
-    relations::{self, Broken},
+    relations::{self, BrokenRule},
     suggest,
     text::Syntax,
-    yaml::{Entry, Kind, Node, Scalar},
+    yaml::{Scalar, YamlEntry, YamlKind, YamlNode},
 };
 
 pub(crate) struct Checker<'a> {
@@ -33,7 +35,7 @@ pub(crate) struct Checker<'a> {
 
 impl Checker<'_> {
     /// The node as a value that fits the schema, without what is wrong; `None` if nothing is left.
-    pub(crate) fn check(&mut self, node: &Node, schema: &Value) -> Option<Value> {
+    pub(crate) fn check(&mut self, node: &YamlNode, schema: &Value) -> Option<Value> {
         let before = self.problems.mark();
         self.wrong.clear();
         self.keys.clear();
@@ -41,7 +43,7 @@ impl Checker<'_> {
             if let Some(help) = common_mistakes::in_other_words(node, |other| self.fits(other, schema)) {
                 self.problems.take_back(before);
                 let found =
-                    if let Kind::Scalar(scalar) = &node.kind { quoted(scalar) } else { String::new() };
+                    if let YamlKind::Scalar(scalar) = &node.kind { quoted(scalar) } else { String::new() };
                 self.problems.wrong(node.place, format!("{found} doesn't fit here"), help);
             }
             return None;
@@ -59,7 +61,7 @@ impl Checker<'_> {
     }
 
     /// True if the checker would report nothing about this node.
-    fn fits(&self, node: &Node, schema: &Value) -> bool {
+    fn fits(&self, node: &YamlNode, schema: &Value) -> bool {
         let mut problems = Problems::default();
         let (wrong, keys) = (Vec::new(), serde_json::Map::new());
         let mut other = Checker { root: self.root, problems: &mut problems, key: None, wrong, keys };
@@ -67,21 +69,23 @@ impl Checker<'_> {
     }
 
     /// The value of a key: missing parts are reported at the key.
-    fn check_value(&mut self, key: Place, node: &Node, schema: &Value) -> Option<Value> {
+    fn check_value(&mut self, key: Place, node: &YamlNode, schema: &Value) -> Option<Value> {
         let outer = self.key.replace(key);
         let value = self.check(node, schema);
         self.key = outer;
         value
     }
 
-    fn bare(&mut self, node: &Node, schema: &Value) -> Option<Value> {
+    fn bare(&mut self, node: &YamlNode, schema: &Value) -> Option<Value> {
         if let Some(alternatives) = list(schema, "anyOf") {
             return self.any_of(node, alternatives);
         }
         match &node.kind {
-            Kind::Broken => None,
-            Kind::Scalar(scalar) if accepts(schema, Shape::Scalar) => self.scalar(node.place, scalar, schema),
-            Kind::Sequence(items) if accepts(schema, Shape::Sequence) => {
+            YamlKind::Broken => None,
+            YamlKind::Scalar(scalar) if accepts(schema, YamlShape::Scalar) => {
+                self.scalar(node.place, scalar, schema)
+            }
+            YamlKind::Sequence(items) if accepts(schema, YamlShape::Sequence) => {
                 let of = schema.get("items").unwrap_or(&Value::Null);
                 let key = self.key.take();
                 let values: Vec<Value> = items.iter().filter_map(|item| self.check(item, of)).collect();
@@ -92,8 +96,8 @@ impl Checker<'_> {
                 }
                 Some(Value::Array(values))
             }
-            Kind::Mapping(entries) if flag(schema, "x-map") => Some(self.map(entries, schema)),
-            Kind::Mapping(entries) if accepts(schema, Shape::Mapping) => {
+            YamlKind::Mapping(entries) if flag(schema, "x-map") => Some(self.map(entries, schema)),
+            YamlKind::Mapping(entries) if accepts(schema, YamlShape::Mapping) => {
                 self.object(node.place, entries, schema)
             }
             _ => {
@@ -105,10 +109,10 @@ impl Checker<'_> {
 
     /// The alternatives of one key differ in shape. If several are scalars, the first one that accepts the text is
     /// used.
-    fn any_of(&mut self, node: &Node, alternatives: &[Value]) -> Option<Value> {
-        let shape = Shape::of(node)?;
+    fn any_of(&mut self, node: &YamlNode, alternatives: &[Value]) -> Option<Value> {
+        let shape = YamlShape::of(node)?;
         let root = self.root;
-        if matches!(&node.kind, Kind::Scalar(scalar) if scalar.is_missing()) {
+        if matches!(&node.kind, YamlKind::Scalar(scalar) if scalar.is_missing()) {
             self.missing(node.place, describe(root, &json!({ "anyOf": alternatives })));
             return None;
         }
@@ -158,8 +162,8 @@ impl Checker<'_> {
     }
 
     /// True if the schema has one word, and the node is neither this word nor similar to it.
-    fn is_another_word(&self, node: &Node, schema: &Value) -> bool {
-        let Kind::Scalar(scalar) = &node.kind else { return false };
+    fn is_another_word(&self, node: &YamlNode, schema: &Value) -> bool {
+        let YamlKind::Scalar(scalar) = &node.kind else { return false };
         let words = words(resolve(self.root, schema));
         words.len() == 1
             && !words.contains(&scalar.text.as_str())
@@ -167,7 +171,7 @@ impl Checker<'_> {
     }
 
     /// One of several forms of a value. If the form needs no place itself, the whole value gets the places of its keys.
-    fn alternative(&mut self, node: &Node, schema: &Value) -> Option<Value> {
+    fn alternative(&mut self, node: &YamlNode, schema: &Value) -> Option<Value> {
         if flag(schema, "x-at") {
             self.check(node, schema)
         } else {
@@ -261,14 +265,14 @@ impl Checker<'_> {
         None
     }
 
-    fn map(&mut self, entries: &[Entry], schema: &Value) -> Value {
+    fn map(&mut self, entries: &[YamlEntry], schema: &Value) -> Value {
         let of = schema.get("additionalProperties").unwrap_or(&Value::Null);
         let names = schema.get("propertyNames").and_then(|names| names.get("format"));
         let of_keys = names.and_then(Value::as_str).and_then(Syntax::of);
         let mut values = Vec::with_capacity(entries.len());
         // The last name without a value: the lines after it may belong to it.
         let mut above: Option<&str> = None;
-        for Entry { key, place, value } in entries {
+        for YamlEntry { key, place, value } in entries {
             if let Some(above) = above
                 && let Some(section) = common_mistakes::of_each(self.root, of, key)
             {
@@ -278,7 +282,7 @@ impl Checker<'_> {
                 self.problems.wrong(*place, format!("the key `{key}` stands where a name is expected"), help);
                 continue;
             }
-            if matches!(&value.kind, Kind::Scalar(scalar) if scalar.is_missing()) {
+            if matches!(&value.kind, YamlKind::Scalar(scalar) if scalar.is_missing()) {
                 above = Some(key);
             }
             if let Some(Err(wrong)) = of_keys.map(|syntax| (syntax.check)(key)) {
@@ -292,14 +296,14 @@ impl Checker<'_> {
 
     /// The value of a free key. If the name is spelt like a key of the expected section, its line most likely belongs
     /// to the name above.
-    fn named(&mut self, key: &str, place: Place, value: &Node, of: &Value) -> Option<Value> {
+    fn named(&mut self, key: &str, place: Place, value: &YamlNode, of: &Value) -> Option<Value> {
         let before = self.problems.mark();
         let checked = self.check_value(place, value, of);
         // An upstream may have any name, `timeout` too: then its value looks like an address.
         let is_value = match &value.kind {
-            Kind::Scalar(scalar) => !scalar.text.contains([':', '/', '.']),
-            Kind::Sequence(_) => true,
-            Kind::Mapping(_) | Kind::Broken => false,
+            YamlKind::Scalar(scalar) => !scalar.text.contains([':', '/', '.']),
+            YamlKind::Sequence(_) => true,
+            YamlKind::Mapping(_) | YamlKind::Broken => false,
         };
         if is_value
             && self.problems.mark() != before
@@ -314,14 +318,14 @@ impl Checker<'_> {
         checked
     }
 
-    fn object(&mut self, at: Place, entries: &[Entry], schema: &Value) -> Option<Value> {
+    fn object(&mut self, at: Place, entries: &[YamlEntry], schema: &Value) -> Option<Value> {
         let empty = serde_json::Map::new();
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
         let mut values = serde_json::Map::new();
         let (mut wrong, mut places) = (Vec::new(), serde_json::Map::new());
         // Known keys that unknown keys most likely mean.
         let mut meant: Vec<&str> = Vec::new();
-        for Entry { key, place, value } in entries {
+        for YamlEntry { key, place, value } in entries {
             let before = self.problems.mark();
             let broken = value.has_broken();
             if let Some(of) = known.get(key) {
@@ -372,7 +376,7 @@ impl Checker<'_> {
             }
         }
         let unsure = wrong.iter().any(|key| !known.contains_key(key));
-        for Broken { key, message, help } in relations::broken(schema, &values, &mut wrong, unsure) {
+        for BrokenRule { key, message, help } in relations::broken(schema, &values, &mut wrong, unsure) {
             let place = entries.iter().find(|entry| Some(entry.key.as_str()) == key);
             self.problems.wrong(place.map_or(at, |entry| entry.value.place), message, help);
         }
@@ -409,12 +413,12 @@ impl Checker<'_> {
         format!("known keys: {}", suggest::list(known.keys().map(String::as_str), "and"))
     }
 
-    fn unfit(&mut self, node: &Node, schemas: &[&Value]) {
+    fn unfit(&mut self, node: &YamlNode, schemas: &[&Value]) {
         let found = match &node.kind {
-            Kind::Scalar(scalar) => quoted(scalar),
-            Kind::Sequence(_) => "a list".to_owned(),
-            Kind::Mapping(_) => "a mapping".to_owned(),
-            Kind::Broken => return,
+            YamlKind::Scalar(scalar) => quoted(scalar),
+            YamlKind::Sequence(_) => "a list".to_owned(),
+            YamlKind::Mapping(_) => "a mapping".to_owned(),
+            YamlKind::Broken => return,
         };
         let mut expected: Vec<String> = Vec::new();
         for schema in schemas {
@@ -425,24 +429,24 @@ impl Checker<'_> {
         }
         let expected = expected.join(", or ");
         let slip = match &node.kind {
-            Kind::Scalar(scalar) if scalar.is_missing() => return self.missing(node.place, expected),
+            YamlKind::Scalar(scalar) if scalar.is_missing() => return self.missing(node.place, expected),
             // Other programs give a list, with a name in each item.
-            Kind::Sequence(items) if schemas.iter().any(|schema| flag(schema, "x-map")) => {
+            YamlKind::Sequence(items) if schemas.iter().any(|schema| flag(schema, "x-map")) => {
                 let first = items.first();
                 let named = first.and_then(|first| first.get("name")).map(|name| &name.kind);
                 let name = match named {
-                    Some(Kind::Scalar(name)) if !name.secret => name.text.as_str(),
+                    Some(YamlKind::Scalar(name)) if !name.secret => name.text.as_str(),
                     _ => first.and_then(|first| first.keys().next()).map_or("NAME", |(key, _)| key),
                 };
                 Some(format!("a name is a key here, without a dash: `{name}: …`"))
             }
-            Kind::Scalar(_) | Kind::Sequence(_)
+            YamlKind::Scalar(_) | YamlKind::Sequence(_)
                 if schemas.iter().any(|schema| std::ptr::eq(*schema, self.root)) =>
             {
-                Some(SMALLEST.to_owned())
+                Some(SMALLEST_CONFIG.to_owned())
             }
             // An address alone, in place of a mapping of names.
-            Kind::Scalar(scalar)
+            YamlKind::Scalar(scalar)
                 if scalar.text.contains("://")
                     && !scalar.secret
                     && schemas.iter().all(|schema| flag(schema, "x-map")) =>
@@ -450,7 +454,7 @@ impl Checker<'_> {
                 let name = || format!("give it a name: `{{ NAME: {} }}`", shown(scalar));
                 Some(common_mistakes::no_space(&scalar.text).unwrap_or_else(name))
             }
-            Kind::Scalar(scalar) if schemas.iter().all(|schema| accepts(schema, Shape::Mapping)) => {
+            YamlKind::Scalar(scalar) if schemas.iter().all(|schema| accepts(schema, YamlShape::Mapping)) => {
                 common_mistakes::no_space(&scalar.text).or_else(|| {
                     let is_path = scalar.text.starts_with('/') && !scalar.secret;
                     let takes_path = schemas.iter().any(|schema| !schema["properties"]["path"].is_null());
@@ -458,12 +462,12 @@ impl Checker<'_> {
                 })
             }
             // YAML reads `-to: a` as a mapping with the key `-to`.
-            Kind::Mapping(entries) => entries
+            YamlKind::Mapping(entries) => entries
                 .first()
                 .and_then(|first| first.key.strip_prefix('-'))
                 .map(|key| format!("write a space behind the dash: `- {key}`"))
                 .or_else(|| {
-                    let lists = schemas.iter().any(|schema| accepts(schema, Shape::Sequence));
+                    let lists = schemas.iter().any(|schema| accepts(schema, YamlShape::Sequence));
                     let first = entries.first().filter(|_| lists)?;
                     Some(format!("expected {expected}: each item begins with a dash, `- {}: …`", first.key))
                 }),
@@ -485,5 +489,5 @@ impl Checker<'_> {
 }
 
 /// Help for a file that is not a mapping.
-const SMALLEST: &str =
+const SMALLEST_CONFIG: &str =
     "a config is a mapping of keys: the smallest is `upstreams: { orders: https://orders.internal:8443 }`";

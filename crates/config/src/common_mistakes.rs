@@ -5,20 +5,20 @@ use serde_json::Value;
 
 use crate::{
     describe::{flag, list, resolve, title},
-    yaml::{Entry, Kind, Node, Scalar},
+    yaml::{Scalar, YamlEntry, YamlKind, YamlNode},
 };
 
 /// The right way to write a refused value: `off` for `no`, `{}` for `yes`, a list for several values in one text. It is
 /// suggested only if `fits` accepts it.
-pub(crate) fn in_other_words(node: &Node, fits: impl Fn(&Node) -> bool) -> Option<String> {
-    let Kind::Scalar(scalar) = &node.kind else { return None };
-    let fits = |kind: Kind| fits(&node.with(kind));
-    let word = |text: &str| Kind::Scalar(Scalar { text: text.to_owned(), ..scalar.clone() });
+pub(crate) fn in_other_words(node: &YamlNode, fits: impl Fn(&YamlNode) -> bool) -> Option<String> {
+    let YamlKind::Scalar(scalar) = &node.kind else { return None };
+    let fits = |kind: YamlKind| fits(&node.with(kind));
+    let word = |text: &str| YamlKind::Scalar(Scalar { text: text.to_owned(), ..scalar.clone() });
     match scalar.text.to_ascii_lowercase().as_str() {
         "no" | "false" | "none" | "never" | "disable" | "disabled" if fits(word("off")) => {
             return Some("write `off`".to_owned());
         }
-        "yes" | "true" | "on" | "enable" | "enabled" if fits(Kind::Mapping(Vec::new())) => {
+        "yes" | "true" | "on" | "enable" | "enabled" if fits(YamlKind::Mapping(Vec::new())) => {
             return Some("write a mapping of its keys; `{}` leaves each at its default".to_owned());
         }
         _ => {}
@@ -29,7 +29,7 @@ pub(crate) fn in_other_words(node: &Node, fits: impl Fn(&Node) -> bool) -> Optio
         return None;
     }
     let items = parts.iter().map(|part| node.with(word(part))).collect();
-    fits(Kind::Sequence(items)).then(|| format!("several are a list: `[{}]`", parts.join(", ")))
+    fits(YamlKind::Sequence(items)).then(|| format!("several are a list: `[{}]`", parts.join(", ")))
 }
 
 /// The key that an unknown key could belong to: it has no value, and stands further up in the same mapping. The line of
@@ -37,7 +37,7 @@ pub(crate) fn in_other_words(node: &Node, fits: impl Fn(&Node) -> bool) -> Optio
 pub(crate) fn above<'a>(
     root: &Value,
     known: &serde_json::Map<String, Value>,
-    entries: &'a [Entry],
+    entries: &'a [YamlEntry],
     key: &str,
 ) -> Option<&'a str> {
     let before = entries.iter().take_while(|entry| entry.key != key);
@@ -64,8 +64,8 @@ fn takes(root: &Value, schema: &Value, key: &str) -> bool {
     flag(schema, "x-map") || schema.get("properties").is_some_and(|properties| properties.get(key).is_some())
 }
 
-fn is_empty(node: &Node) -> bool {
-    matches!(&node.kind, Kind::Scalar(scalar) if scalar.is_missing())
+fn is_empty(node: &YamlNode) -> bool {
+    matches!(&node.kind, YamlKind::Scalar(scalar) if scalar.is_missing())
 }
 
 /// `a:http://b` is one word in YAML, which is never intended.

@@ -4,24 +4,24 @@ use serde_json::Value;
 
 use crate::{
     suggest,
-    yaml::{Kind, Node, Scalar},
+    yaml::{Scalar, YamlKind, YamlNode},
 };
 
 /// The three shapes of YAML.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum YamlShape {
     Scalar,
     Sequence,
     Mapping,
 }
 
-impl Shape {
-    pub(crate) fn of(node: &Node) -> Option<Self> {
+impl YamlShape {
+    pub(crate) fn of(node: &YamlNode) -> Option<Self> {
         match node.kind {
-            Kind::Scalar(_) => Some(Self::Scalar),
-            Kind::Sequence(_) => Some(Self::Sequence),
-            Kind::Mapping(_) => Some(Self::Mapping),
-            Kind::Broken => None,
+            YamlKind::Scalar(_) => Some(Self::Scalar),
+            YamlKind::Sequence(_) => Some(Self::Sequence),
+            YamlKind::Mapping(_) => Some(Self::Mapping),
+            YamlKind::Broken => None,
         }
     }
 }
@@ -34,23 +34,23 @@ pub(crate) fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-pub(crate) fn shapes(root: &Value, schema: &Value) -> Vec<Shape> {
+pub(crate) fn shapes(root: &Value, schema: &Value) -> Vec<YamlShape> {
     match list(schema, "anyOf") {
         Some(alternatives) => {
             alternatives.iter().flat_map(|alternative| shapes(root, resolve(root, alternative))).collect()
         }
-        None => [Shape::Scalar, Shape::Sequence, Shape::Mapping]
+        None => [YamlShape::Scalar, YamlShape::Sequence, YamlShape::Mapping]
             .into_iter()
             .filter(|shape| accepts(schema, *shape))
             .collect(),
     }
 }
 
-pub(crate) fn accepts(schema: &Value, shape: Shape) -> bool {
+pub(crate) fn accepts(schema: &Value, shape: YamlShape) -> bool {
     match type_of(schema) {
-        "object" => shape == Shape::Mapping,
-        "array" => shape == Shape::Sequence,
-        _ => shape == Shape::Scalar,
+        "object" => shape == YamlShape::Mapping,
+        "array" => shape == YamlShape::Sequence,
+        _ => shape == YamlShape::Scalar,
     }
 }
 

@@ -199,20 +199,20 @@ impl Palette {
 /// Collects findings while a file is read.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
-    found: Vec<Found>,
-    counts: Counts,
+    found: Vec<ReportedProblem>,
+    counts: ProblemCounts,
 }
 
 /// The state of [`Problems`] at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct ProblemsMark {
     found: usize,
-    counts: Counts,
+    counts: ProblemCounts,
 }
 
 /// The numbers of reports. They decide whether a file is refused; the list that is shown may be shorter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
+struct ProblemCounts {
     /// All reports, repeated ones included.
     reports: usize,
     errors: usize,
@@ -220,7 +220,7 @@ struct Counts {
 }
 
 #[derive(Debug)]
-struct Found {
+struct ReportedProblem {
     severity: Severity,
     place: Place,
     message: String,
@@ -256,7 +256,7 @@ impl Problems {
         }
         if !full {
             let help = help.filter(|help| !help.is_empty());
-            self.found.push(Found { severity, place, message, help });
+            self.found.push(ReportedProblem { severity, place, message, help });
         }
     }
 
@@ -274,12 +274,12 @@ impl Problems {
     }
 
     /// The state now. It equals an earlier mark if nothing was reported in between.
-    pub(crate) fn mark(&self) -> Mark {
-        Mark { found: self.found.len(), counts: self.counts }
+    pub(crate) fn mark(&self) -> ProblemsMark {
+        ProblemsMark { found: self.found.len(), counts: self.counts }
     }
 
     /// Removes everything that was reported after the mark.
-    pub(crate) fn take_back(&mut self, mark: Mark) {
+    pub(crate) fn take_back(&mut self, mark: ProblemsMark) {
         self.found.truncate(mark.found);
         self.counts = mark.counts;
     }
@@ -307,7 +307,7 @@ impl Problems {
         });
         let found = self.found.into_iter();
         found
-            .map(|Found { severity, place, message, help }| {
+            .map(|ReportedProblem { severity, place, message, help }| {
                 let source = lines.get((place.line as usize).wrapping_sub(1)).copied().unwrap_or("");
                 // The parser's place for invalid YAML is not always the place of the cause.
                 let about =

@@ -13,7 +13,7 @@ use crate::{
 /// A file larger than this isn't a config.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 /// Files of a folder that are compared with the given name.
-const MOST_NAMES: usize = 1000;
+const MAX_NAMES: usize = 1000;
 
 /// The text of a file.
 pub(crate) fn read(path: &Path) -> Result<String, Problems> {
@@ -69,7 +69,7 @@ fn remedy(path: &Path, error: &Error) -> String {
 
 /// The YAML or JSON file of a folder whose name was most likely meant: by its spelling, or by another ending.
 fn near(folder: &Path, wanted: &str) -> Option<String> {
-    let files = std::fs::read_dir(folder).ok()?.flatten().take(MOST_NAMES);
+    let files = std::fs::read_dir(folder).ok()?.flatten().take(MAX_NAMES);
     let mut names: Vec<String> = files
         .filter(|entry| entry.path().is_file())
         .filter_map(|entry| entry.file_name().into_string().ok())

@@ -11,15 +11,15 @@ use std::{
 
 /// For each key, the first value that was given for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Index<K, V>(HashMap<K, V>);
+pub(crate) struct FirstByKey<K, V>(HashMap<K, V>);
 
-impl<K, V> Default for Index<K, V> {
+impl<K, V> Default for FirstByKey<K, V> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Hash + Eq, V> Index<K, V> {
+impl<K: Hash + Eq, V> FirstByKey<K, V> {
     /// The first value of the key.
     pub(crate) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
@@ -50,7 +50,7 @@ impl<K: Hash + Eq, V> Index<K, V> {
     }
 }
 
-impl<K: Hash + Eq, V> FromIterator<(K, V)> for Index<K, V> {
+impl<K: Hash + Eq, V> FromIterator<(K, V)> for FirstByKey<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(all: I) -> Self {
         let mut index = Self::default();
         for (key, value) in all {

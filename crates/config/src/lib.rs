@@ -33,7 +33,7 @@ use std::path::Path;
 pub use build::is_framing;
 use diagnostic::Problems;
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-pub use locate::{Finding, locate};
+pub use locate::{LocatedProblem, locate};
 pub use redaction::names_a_credential;
 pub use schema::{described, schema};
 pub use suggest::nearest;
@@ -49,7 +49,7 @@ pub const FORWARD_PROXY: &str = include_str!("../../../config/forward-proxy.yaml
 /// # Errors
 /// What is wrong with it, in one sentence.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
-    <text::Length as text::Text>::parse(text)
+    <text::Length as text::TextNotation>::parse(text)
         .map_err(|wrong| format!("{}; {}", wrong.message(&format!("`{text}`")), wrong.help))
 }
 
@@ -110,7 +110,7 @@ fn checked(
         return None;
     }
     let tree = yaml::parse(text, problems);
-    let empty = tree.as_ref().is_none_or(yaml::Node::is_nothing);
+    let empty = tree.as_ref().is_none_or(yaml::YamlNode::is_nothing);
     if empty {
         if !problems.any_error() {
             problems.wrong(
@@ -134,7 +134,7 @@ fn checked(
         keys: serde_json::Map::new(),
     }
     .check(&tree, schema::annotated())?;
-    match serde_json::from_value::<section::Read<Config>>(value) {
+    match serde_json::from_value::<section::ParsedSection<Config>>(value) {
         Ok(read) => Some(Config { files, ..build::build(read, &tree, file, env, problems) }),
         Err(error) => {
             if !problems.any_error() {

@@ -5,12 +5,12 @@ use std::path::Path;
 use crate::{
     Diagnostics,
     diagnostic::{Place, Problems, Severity},
-    yaml::{self, Kind, Node},
+    yaml::{self, YamlKind, YamlNode},
 };
 
 /// A problem, and its place as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct LocatedProblem {
     /// Keys from the top of the config to the part with the problem; an item of a list is named by its number. If the
     /// file doesn't give all of these keys, the last one that it gives is the place.
     pub keys: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Finding {
 }
 
 /// The findings with file, line and column, in the order of the file; `None` where there are none.
-pub fn locate(findings: Vec<Finding>, text: &str, file: Option<&Path>) -> Option<Diagnostics> {
+pub fn locate(findings: Vec<LocatedProblem>, text: &str, file: Option<&Path>) -> Option<Diagnostics> {
     if findings.is_empty() {
         return None;
     }
@@ -39,17 +39,17 @@ pub fn locate(findings: Vec<Finding>, text: &str, file: Option<&Path>) -> Option
     Some(problems.finish(text, file).into())
 }
 
-fn place(tree: &Node, finding: &Finding) -> Place {
+fn place(tree: &YamlNode, finding: &LocatedProblem) -> Place {
     let (mut node, mut place) = (tree, Place::default());
     for key in &finding.keys {
         let next = match &node.kind {
-            Kind::Mapping(entries) => {
+            YamlKind::Mapping(entries) => {
                 entries.iter().find(|entry| entry.key == *key).map(|entry| (entry.place, &entry.value))
             }
-            Kind::Sequence(items) => {
+            YamlKind::Sequence(items) => {
                 key.parse().ok().and_then(|at: usize| items.get(at)).map(|item| (item.place, item))
             }
-            Kind::Scalar(_) | Kind::Broken => None,
+            YamlKind::Scalar(_) | YamlKind::Broken => None,
         };
         let Some((at, value)) = next else { break };
         (node, place) = (value, at);
@@ -59,12 +59,12 @@ fn place(tree: &Node, finding: &Finding) -> Place {
 }
 
 /// The first scalar of this text.
-fn scalar(node: &Node, value: &str) -> Option<Place> {
+fn scalar(node: &YamlNode, value: &str) -> Option<Place> {
     match &node.kind {
-        Kind::Scalar(scalar) if scalar.text == value => Some(node.place),
-        Kind::Scalar(_) | Kind::Broken => None,
-        Kind::Sequence(items) => items.iter().find_map(|item| scalar(item, value)),
-        Kind::Mapping(entries) => entries.iter().find_map(|entry| scalar(&entry.value, value)),
+        YamlKind::Scalar(scalar) if scalar.text == value => Some(node.place),
+        YamlKind::Scalar(_) | YamlKind::Broken => None,
+        YamlKind::Sequence(items) => items.iter().find_map(|item| scalar(item, value)),
+        YamlKind::Mapping(entries) => entries.iter().find_map(|entry| scalar(&entry.value, value)),
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     fn a_finding_stands_at_its_value_or_else_at_the_deepest_key_that_there_is() {
         let text =
             "listeners:\n  in:\n    tls: { certificate: a.crt, key: a.key }\n    routes:\n      - to: o\n";
-        let finding = |keys: &[&str], value: Option<&str>| Finding {
+        let finding = |keys: &[&str], value: Option<&str>| LocatedProblem {
             keys: keys.iter().map(ToString::to_string).collect(),
             value: value.map(Into::into),
             message: format!("{keys:?} {value:?}"),

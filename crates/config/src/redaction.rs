@@ -34,13 +34,13 @@ pub fn names_a_credential(name: &str) -> bool {
 }
 
 /// Another part of the config, which is shown by its name.
-pub(crate) enum Reference {
+pub(crate) enum ConfigReference {
     Upstream(usize),
     Issuer(usize),
     Authorizer(usize),
 }
 
-impl Reference {
+impl ConfigReference {
     /// No text of a config begins with this character.
     const MARK: char = '\0';
 

@@ -18,23 +18,23 @@ use crate::describe::list;
 
 /// The rules of a section.
 #[derive(Serialize)]
-pub(crate) struct Rules {
+pub(crate) struct SectionRules {
     /// If this key has this value, there are no rules.
     pub(crate) unless: &'static [(&'static str, &'static str)],
-    pub(crate) rows: &'static [Rule<'static, &'static [&'static str]>],
+    pub(crate) rows: &'static [KeyRule<'static, &'static [&'static str]>],
 }
 
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Rule<'a, Keys> {
-    kind: Kind,
-    keys: Keys,
-    others: Keys,
+pub(crate) struct KeyRule<'a, KeyList> {
+    kind: RelationKind,
+    keys: KeyList,
+    others: KeyList,
     what: &'a str,
     help: &'a str,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Kind {
+enum RelationKind {
     AnyOf,
     OneOf,
     Excludes,
@@ -42,34 +42,54 @@ enum Kind {
 }
 
 /// A broken rule.
-pub(crate) struct Broken<'a> {
+pub(crate) struct BrokenRule<'a> {
     /// Where it is reported; `None` is the section.
     pub(crate) key: Option<&'a str>,
     pub(crate) message: String,
     pub(crate) help: &'a str,
 }
 
-type Keys = &'static [&'static str];
+type KeyList = &'static [&'static str];
 
-impl Rule<'static, Keys> {
-    pub(crate) const fn any_of(keys: Keys, others: Keys, what: &'static str, help: &'static str) -> Self {
-        Self { kind: Kind::AnyOf, keys, others, what, help }
+impl KeyRule<'static, KeyList> {
+    pub(crate) const fn any_of(
+        keys: KeyList,
+        others: KeyList,
+        what: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { kind: RelationKind::AnyOf, keys, others, what, help }
     }
 
-    pub(crate) const fn one_of(keys: Keys, others: Keys, what: &'static str, help: &'static str) -> Self {
-        Self { kind: Kind::OneOf, keys, others, what, help }
+    pub(crate) const fn one_of(
+        keys: KeyList,
+        others: KeyList,
+        what: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { kind: RelationKind::OneOf, keys, others, what, help }
     }
 
-    pub(crate) const fn excludes(keys: Keys, others: Keys, what: &'static str, help: &'static str) -> Self {
-        Self { kind: Kind::Excludes, keys, others, what, help }
+    pub(crate) const fn excludes(
+        keys: KeyList,
+        others: KeyList,
+        what: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { kind: RelationKind::Excludes, keys, others, what, help }
     }
 
-    pub(crate) const fn needs(keys: Keys, others: Keys, what: &'static str, help: &'static str) -> Self {
-        Self { kind: Kind::Needs, keys, others, what, help }
+    pub(crate) const fn needs(
+        keys: KeyList,
+        others: KeyList,
+        what: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { kind: RelationKind::Needs, keys, others, what, help }
     }
 }
 
-impl<'a> Rule<'a, Vec<&'a str>> {
+impl<'a> KeyRule<'a, Vec<&'a str>> {
     /// The rules of a section's schema that are in force for these values.
     fn all(schema: &'a Value, values: &Map<String, Value>) -> Vec<Self> {
         let rules = schema.get("x-rules");
@@ -88,16 +108,18 @@ impl<'a> Rule<'a, Vec<&'a str>> {
         let sure = |keys: &[&str]| json!({ "anyOf": keys.iter().map(sure).collect::<Vec<_>>() });
         let any = |keys: &[&str]| json!({ "anyOf": keys.iter().map(|key| json!({ "required": [key] })).collect::<Vec<_>>() });
         match self.kind {
-            Kind::AnyOf => any(&self.keys),
-            Kind::OneOf => {
+            RelationKind::AnyOf => any(&self.keys),
+            RelationKind::OneOf => {
                 let pairs = self.keys.iter().enumerate().skip(1).map(|(index, key)| {
                     let others = self.keys.get(..index).unwrap_or_default();
                     json!({ "if": sure(&[key]), "then": { "not": sure(others) } })
                 });
                 json!({ "allOf": pairs.chain([any(&self.keys)]).collect::<Vec<_>>() })
             }
-            Kind::Excludes => json!({ "if": sure(&self.keys), "then": { "not": sure(&self.others) } }),
-            Kind::Needs => json!({ "if": sure(&self.keys), "then": any(&self.others) }),
+            RelationKind::Excludes => {
+                json!({ "if": sure(&self.keys), "then": { "not": sure(&self.others) } })
+            }
+            RelationKind::Needs => json!({ "if": sure(&self.keys), "then": any(&self.others) }),
         }
     }
 }
@@ -109,37 +131,41 @@ pub(crate) fn broken<'a>(
     values: &Map<String, Value>,
     wrong: &mut Vec<String>,
     unsure: bool,
-) -> Vec<Broken<'a>> {
+) -> Vec<BrokenRule<'a>> {
     let given = |key: &str| values.get(key).is_some_and(|value| *value != Value::Bool(false));
     let mut found = Vec::new();
     let mut reported: Vec<&str> = Vec::new();
-    for Rule { kind, keys, others, what, help } in Rule::all(schema, values) {
+    for KeyRule { kind, keys, others, what, help } in KeyRule::all(schema, values) {
         let is_wrong = |key: &str| wrong.iter().any(|wrong| wrong == key);
         let count = keys.iter().filter(|key| given(key)).count();
         let broken: Vec<&str> = match kind {
-            Kind::AnyOf if count > 0 => continue,
-            Kind::OneOf if count == 1 => continue,
-            Kind::AnyOf | Kind::OneOf if count == 0 && keys.iter().any(|key| is_wrong(key)) => continue,
-            Kind::AnyOf | Kind::OneOf if count == 0 && unsure => break,
-            Kind::AnyOf | Kind::OneOf => keys,
-            Kind::Excludes | Kind::Needs => {
+            RelationKind::AnyOf if count > 0 => continue,
+            RelationKind::OneOf if count == 1 => continue,
+            RelationKind::AnyOf | RelationKind::OneOf
+                if count == 0 && keys.iter().any(|key| is_wrong(key)) =>
+            {
+                continue;
+            }
+            RelationKind::AnyOf | RelationKind::OneOf if count == 0 && unsure => break,
+            RelationKind::AnyOf | RelationKind::OneOf => keys,
+            RelationKind::Excludes | RelationKind::Needs => {
                 let has_other = others.iter().any(|key| given(key) || is_wrong(key));
                 let breaks = |key: &&str| {
-                    has_other == (kind == Kind::Excludes) && given(key) && !reported.contains(key)
+                    has_other == (kind == RelationKind::Excludes) && given(key) && !reported.contains(key)
                 };
                 keys.into_iter().filter(breaks).collect()
             }
         };
-        let of_key = matches!(kind, Kind::Excludes | Kind::Needs) && what.contains("{}");
+        let of_key = matches!(kind, RelationKind::Excludes | RelationKind::Needs) && what.contains("{}");
         let count_reported = if of_key { broken.len() } else { broken.len().min(1) };
-        found.extend(broken.iter().take(count_reported).map(|key| Broken {
+        found.extend(broken.iter().take(count_reported).map(|key| BrokenRule {
             key: of_key.then_some(*key),
             message: what.replace("{}", key),
             help,
         }));
         wrong.extend(broken.iter().map(|key| (*key).to_owned()));
         reported.extend(broken);
-        if count == 0 && matches!(kind, Kind::AnyOf | Kind::OneOf) {
+        if count == 0 && matches!(kind, RelationKind::AnyOf | RelationKind::OneOf) {
             break;
         }
     }
@@ -151,7 +177,7 @@ pub(crate) fn for_editors(schema: &mut Value, annotated: &Value) {
     let Some(sections) = schema.get_mut("$defs").and_then(Value::as_object_mut) else { return };
     for (name, section) in annotated.get("$defs").and_then(Value::as_object).into_iter().flatten() {
         let unless = section.get("x-rules").and_then(|rules| list(rules, "unless")).unwrap_or_default();
-        for rule in Rule::all(section, &Map::new()) {
+        for rule in KeyRule::all(section, &Map::new()) {
             let unless = unless.iter().map(|one| {
                 let (key, word) = (one[0].as_str().unwrap_or_default(), one[1].as_str().unwrap_or_default());
                 json!({ "required": [key], "properties": { key: { "pattern": format!(r"^{word}$|\$\{{") } } })
@@ -173,7 +199,7 @@ mod tests {
     fn every_rule_is_about_keys_that_exist() {
         let mut rules = 0;
         for (name, section) in crate::schema::annotated()["$defs"].as_object().unwrap() {
-            for rule in Rule::all(section, &Map::new()) {
+            for rule in KeyRule::all(section, &Map::new()) {
                 rules += 1;
                 for key in rule.keys.iter().chain(&rule.others) {
                     assert!(section["properties"].get(*key).is_some(), "{name} has no key {key}");

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-use crate::{model::Config, patterns, relations, section::Read};
+use crate::{model::Config, patterns, relations, section::ParsedSection};
 
 /// The JSON schema of a config file, for editors: draft 2020-12, with descriptions, defaults, examples and patterns.
 ///
@@ -32,8 +32,10 @@ pub fn described() -> Value {
 pub(crate) fn annotated() -> &'static Value {
     static SCHEMA: OnceLock<Value> = OnceLock::new();
     SCHEMA.get_or_init(|| {
-        let mut schema =
-            SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Read<Config>>().to_value();
+        let mut schema = SchemaSettings::draft2020_12()
+            .into_generator()
+            .into_root_schema_for::<ParsedSection<Config>>()
+            .to_value();
         without_null(&mut schema);
         schema
     })

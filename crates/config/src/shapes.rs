@@ -12,32 +12,32 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     diagnostic::Place,
-    text::{Numbers, Text},
+    text::{Numbers, TextNotation},
 };
 
 /// The value of a text in the notation `T`.
-pub(crate) struct Txt<T: Text>(pub(crate) T::Value);
+pub(crate) struct Text<T: TextNotation>(pub(crate) T::Value);
 
-impl<T: Text<Value: Clone>> Clone for Txt<T> {
+impl<T: TextNotation<Value: Clone>> Clone for Text<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T: Text<Value: Debug>> Debug for Txt<T> {
+impl<T: TextNotation<Value: Debug>> Debug for Text<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl<'de, T: Text> Deserialize<'de> for Txt<T> {
+impl<'de, T: TextNotation> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
         T::parse(&text).map(Self).map_err(|wrong| de::Error::custom(wrong.what))
     }
 }
 
-impl<T: Text> JsonSchema for Txt<T> {
+impl<T: TextNotation> JsonSchema for Text<T> {
     fn inline_schema() -> bool {
         true
     }
@@ -59,9 +59,8 @@ impl<T: Text> JsonSchema for Txt<T> {
 }
 
 /// A value with its place.
-#[expect(clippy::struct_field_names, reason = "`x.at.line` reads as it is meant")]
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct At<T> {
+pub(crate) struct Spanned<T> {
     pub(crate) at: Place,
     /// Keys with something wrong in them. They may have been left out, and are not reported as missing. One empty key
     /// if this is not a mapping.
@@ -71,7 +70,7 @@ pub(crate) struct At<T> {
     pub(crate) value: T,
 }
 
-impl<T> At<T> {
+impl<T> Spanned<T> {
     /// True if nothing in it is wrong.
     pub(crate) fn whole(&self) -> bool {
         self.wrong.is_empty()
@@ -98,17 +97,17 @@ impl<T> At<T> {
     }
 
     /// The value, and separately its place.
-    pub(crate) fn open(self) -> (At<()>, T) {
-        (At { at: self.at, wrong: self.wrong, keys: self.keys, value: () }, self.value)
+    pub(crate) fn open(self) -> (Spanned<()>, T) {
+        (Spanned { at: self.at, wrong: self.wrong, keys: self.keys, value: () }, self.value)
     }
 
     /// Another value at the same place.
-    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> At<U> {
-        At { at: self.at, wrong: self.wrong, keys: self.keys, value: map(self.value) }
+    pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> Spanned<U> {
+        Spanned { at: self.at, wrong: self.wrong, keys: self.keys, value: map(self.value) }
     }
 }
 
-impl<T: JsonSchema> JsonSchema for At<T> {
+impl<T: JsonSchema> JsonSchema for Spanned<T> {
     fn inline_schema() -> bool {
         true
     }
@@ -170,20 +169,20 @@ pub(crate) fn one_or_many(one: &Schema) -> Schema {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent, bound = "V: Deserialize<'de>")]
 pub(crate) struct Mapping<K, V> {
-    pub(crate) entries: Vec<Entry<V>>,
+    pub(crate) entries: Vec<NamedEntry<V>>,
     #[serde(skip)]
     syntax: PhantomData<K>,
 }
 
 /// A free key, its place, its value.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Entry<V> {
+pub(crate) struct NamedEntry<V> {
     pub(crate) at: Place,
     pub(crate) key: String,
     pub(crate) value: V,
 }
 
-impl<K: Text, V: JsonSchema> JsonSchema for Mapping<K, V> {
+impl<K: TextNotation, V: JsonSchema> JsonSchema for Mapping<K, V> {
     fn inline_schema() -> bool {
         true
     }
@@ -199,7 +198,7 @@ impl<K: Text, V: JsonSchema> JsonSchema for Mapping<K, V> {
 }
 
 /// The schema of a mapping with free keys.
-pub(crate) fn free_keys<K: Text>(of: &Schema) -> Schema {
+pub(crate) fn free_keys<K: TextNotation>(of: &Schema) -> Schema {
     let names = serde_json::json!({ "format": K::SYNTAX.format });
     json_schema!({ "type": "object", "x-map": true, "propertyNames": names, "additionalProperties": of })
 }

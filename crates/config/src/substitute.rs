@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     diagnostic::{Place, Problems},
-    yaml::{Kind, Node, Scalar},
+    yaml::{Scalar, YamlKind, YamlNode},
 };
 
 /// Bytes that one `!file` may have.
-const LARGEST_FILE: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 pub(crate) struct Substitution<'a> {
     pub(crate) env: &'a dyn Fn(&str) -> Option<String>,
@@ -24,17 +24,17 @@ pub(crate) struct Substitution<'a> {
 }
 
 impl Substitution<'_> {
-    pub(crate) fn apply(&mut self, node: &mut Node) {
+    pub(crate) fn apply(&mut self, node: &mut YamlNode) {
         match &mut node.kind {
-            Kind::Scalar(scalar) => {
+            YamlKind::Scalar(scalar) => {
                 let place = node.place;
                 if self.variables(scalar, place).and_then(|()| self.file(scalar, place)).is_none() {
-                    node.kind = Kind::Broken;
+                    node.kind = YamlKind::Broken;
                 }
             }
-            Kind::Sequence(items) => items.iter_mut().for_each(|item| self.apply(item)),
-            Kind::Mapping(entries) => entries.iter_mut().for_each(|entry| self.apply(&mut entry.value)),
-            Kind::Broken => {}
+            YamlKind::Sequence(items) => items.iter_mut().for_each(|item| self.apply(item)),
+            YamlKind::Mapping(entries) => entries.iter_mut().for_each(|entry| self.apply(&mut entry.value)),
+            YamlKind::Broken => {}
         }
     }
 
@@ -137,8 +137,8 @@ fn read(path: &Path) -> std::io::Result<String> {
     if !meta.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }
-    if meta.len() > LARGEST_FILE {
-        return Err(std::io::Error::other(format!("larger than {LARGEST_FILE} bytes")));
+    if meta.len() > MAX_FILE_BYTES {
+        return Err(std::io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
     }
     std::fs::read_to_string(path)
 }

@@ -107,7 +107,7 @@ pub(crate) fn word_of_others<'a>(word: &str, known: impl IntoIterator<Item = &'a
 
 /// Keys of other programs that attache doesn't have, and what to use instead. The first word of a row is a key that the
 /// mapping must know.
-const ELSEWHERE: &[(&str, &[&str], &str)] = &[
+const KEYS_OF_OTHER_PROGRAMS: &[(&str, &[&str], &str)] = &[
     (
         "listeners",
         &["log", "log_level", "loglevel", "logger", "logging", "verbosity"],
@@ -136,7 +136,7 @@ pub(crate) fn elsewhere<'a>(
     let is = |(ours, theirs, _): &&(&str, &[&str], &str)| {
         theirs.contains(&word.as_str()) && known.clone().into_iter().any(|known| known == *ours)
     };
-    ELSEWHERE.iter().find(is).map(|(_, _, help)| *help)
+    KEYS_OF_OTHER_PROGRAMS.iter().find(is).map(|(_, _, help)| *help)
 }
 
 /// attache's key for what other programs call `word`.

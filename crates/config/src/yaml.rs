@@ -1,7 +1,7 @@
 //! YAML text becomes a tree in which every node knows its place.
 //!
 //! The events are granit-parser's (YAML 1.2). Aliases are copied in place and merge keys (`<<`) are resolved here, both
-//! within [`MOST_NODES`] and [`DEEPEST`], so that a few lines can't expand without end ("billion laughs"). A key that
+//! within [`MAX_NODES`] and [`MAX_DEPTH`], so that a few lines can't expand without end ("billion laughs"). A key that
 //! stands twice in one mapping is an error: whichever of the two was meant, the other one would be ignored silently.
 
 use std::collections::HashMap;
@@ -10,20 +10,20 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, Tag, options
 
 use crate::{
     diagnostic::{Place, Problems},
-    index::Index,
+    index::FirstByKey,
     not_yaml::not_yaml,
 };
 
 /// Nodes that aliases may add to one file. What is written out is bounded by the file itself.
-const MOST_NODES: usize = 100_000;
+const MAX_NODES: usize = 100_000;
 /// Collections inside of each other.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// A node of the tree.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
+pub(crate) struct YamlNode {
     pub(crate) place: Place,
-    pub(crate) kind: Kind,
+    pub(crate) kind: YamlKind,
     /// `&name` stands before it.
     pub(crate) is_anchored: bool,
     size: usize,
@@ -32,10 +32,10 @@ pub(crate) struct Node {
 
 /// What a node is.
 #[derive(Clone, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum YamlKind {
     Scalar(Scalar),
-    Sequence(Vec<Node>),
-    Mapping(Vec<Entry>),
+    Sequence(Vec<YamlNode>),
+    Mapping(Vec<YamlEntry>),
     /// Already reported.
     Broken,
 }
@@ -61,58 +61,60 @@ impl Scalar {
 
 /// A key and its value.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct YamlEntry {
     pub(crate) key: String,
     pub(crate) place: Place,
-    pub(crate) value: Node,
+    pub(crate) value: YamlNode,
 }
 
-impl Node {
+impl YamlNode {
     fn scalar(place: Place, scalar: Scalar) -> Self {
-        Self { place, kind: Kind::Scalar(scalar), is_anchored: false, size: 1, depth: 0 }
+        Self { place, kind: YamlKind::Scalar(scalar), is_anchored: false, size: 1, depth: 0 }
     }
 
     fn broken(place: Place) -> Self {
-        Self { place, kind: Kind::Broken, is_anchored: false, size: 1, depth: 0 }
+        Self { place, kind: YamlKind::Broken, is_anchored: false, size: 1, depth: 0 }
     }
 
     /// Another value at the same place.
-    pub(crate) fn with(&self, kind: Kind) -> Self {
+    pub(crate) fn with(&self, kind: YamlKind) -> Self {
         Self { place: self.place, kind, is_anchored: false, size: 1, depth: 0 }
     }
 
     /// No value: a file with nothing but comments.
     pub(crate) fn is_nothing(&self) -> bool {
-        matches!(&self.kind, Kind::Scalar(scalar) if scalar.is_missing() && !scalar.file)
+        matches!(&self.kind, YamlKind::Scalar(scalar) if scalar.is_missing() && !scalar.file)
     }
 
     /// True if the parser has already reported an error in it.
     pub(crate) fn has_broken(&self) -> bool {
         match &self.kind {
-            Kind::Broken => true,
-            Kind::Scalar(_) => false,
-            Kind::Sequence(items) => items.iter().any(Self::has_broken),
-            Kind::Mapping(entries) => entries.iter().any(|entry| entry.value.has_broken()),
+            YamlKind::Broken => true,
+            YamlKind::Scalar(_) => false,
+            YamlKind::Sequence(items) => items.iter().any(Self::has_broken),
+            YamlKind::Mapping(entries) => entries.iter().any(|entry| entry.value.has_broken()),
         }
     }
 
     /// The value of a key, where this is a mapping that has it.
-    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&YamlNode> {
         match &self.kind {
-            Kind::Mapping(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
+            YamlKind::Mapping(entries) => {
+                entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
+            }
             _ => None,
         }
     }
 
     /// The keys of a mapping.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, Place)> {
-        let entries = if let Kind::Mapping(entries) = &self.kind { entries.as_slice() } else { &[] };
+        let entries = if let YamlKind::Mapping(entries) = &self.kind { entries.as_slice() } else { &[] };
         entries.iter().map(|entry| (entry.key.as_str(), entry.place))
     }
 }
 
 /// A collection that isn't closed yet.
-struct Open {
+struct OpenCollection {
     place: Place,
     anchor: usize,
     broken: bool,
@@ -120,26 +122,27 @@ struct Open {
 }
 
 enum Items {
-    Sequence(Vec<Node>),
+    Sequence(Vec<YamlNode>),
     /// `places` are those of the keys.
     Mapping {
-        entries: Vec<Entry>,
-        places: Index<String, Place>,
-        key: Option<Key>,
-        merges: Vec<Node>,
+        entries: Vec<YamlEntry>,
+        places: FirstByKey<String, Place>,
+        key: Option<MappingKey>,
+        merges: Vec<YamlNode>,
     },
 }
 
-enum Key {
+enum MappingKey {
     Name(String, Place),
     Merge(Place),
     Unusable,
 }
 
 /// The root of the text's only document; `None` where there is none or the text isn't YAML (then it is reported).
-pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
-    let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
-    let mut tree = Tree { open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, problems };
+pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<YamlNode> {
+    let limits =
+        options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH, emit_comments: false };
+    let mut tree = TreeBuilder { open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, problems };
     for event in Parser::new_from_str_with_options(text, limits) {
         match event {
             Ok((Event::DocumentStart(..), span)) if tree.root.is_some() => {
@@ -164,15 +167,15 @@ pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
     tree.root
 }
 
-struct Tree<'p> {
-    open: Vec<Open>,
-    anchors: HashMap<usize, Node>,
+struct TreeBuilder<'p> {
+    open: Vec<OpenCollection>,
+    anchors: HashMap<usize, YamlNode>,
     nodes: usize,
-    root: Option<Node>,
+    root: Option<YamlNode>,
     problems: &'p mut Problems,
 }
 
-impl Tree<'_> {
+impl TreeBuilder<'_> {
     /// Returns false to end the parse.
     fn take(&mut self, event: Event<'_>, span: Span) -> bool {
         let place = place_of(span);
@@ -183,18 +186,18 @@ impl Tree<'_> {
             }
             Event::SequenceStart(_, anchor, tag) => {
                 let broken = !self.collection_tag(place, tag.as_deref(), "seq");
-                self.open.push(Open { place, anchor, broken, items: Items::Sequence(Vec::new()) });
+                self.open.push(OpenCollection { place, anchor, broken, items: Items::Sequence(Vec::new()) });
                 true
             }
             Event::MappingStart(_, anchor, tag) => {
                 let broken = !self.collection_tag(place, tag.as_deref(), "map");
                 let items = Items::Mapping {
                     entries: Vec::new(),
-                    places: Index::default(),
+                    places: FirstByKey::default(),
                     key: None,
                     merges: Vec::new(),
                 };
-                self.open.push(Open { place, anchor, broken, items });
+                self.open.push(OpenCollection { place, anchor, broken, items });
                 true
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -205,18 +208,18 @@ impl Tree<'_> {
             }
             Event::Alias(id) => {
                 let node = match self.anchors.get(&id) {
-                    Some(node) if self.open.len() + node.depth > DEEPEST => {
-                        self.problems.error(place, format!("nested more than {DEEPEST} levels deep"));
+                    Some(node) if self.open.len() + node.depth > MAX_DEPTH => {
+                        self.problems.error(place, format!("nested more than {MAX_DEPTH} levels deep"));
                         return false;
                     }
-                    Some(node) if self.nodes + node.size <= MOST_NODES => node.clone(),
+                    Some(node) if self.nodes + node.size <= MAX_NODES => node.clone(),
                     Some(_) => {
-                        self.nodes = MOST_NODES; // reported by `close`
-                        Node::broken(place)
+                        self.nodes = MAX_NODES; // reported by `close`
+                        YamlNode::broken(place)
                     }
                     None => {
                         self.problems.error(place, "this alias is inside of the value that it refers to");
-                        Node::broken(place)
+                        YamlNode::broken(place)
                     }
                 };
                 let size = node.size;
@@ -226,7 +229,7 @@ impl Tree<'_> {
         }
     }
 
-    fn scalar(&mut self, place: Place, text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Node {
+    fn scalar(&mut self, place: Place, text: &str, style: ScalarStyle, tag: Option<&Tag>) -> YamlNode {
         let mut scalar =
             Scalar { text: text.to_owned(), plain: style == ScalarStyle::Plain, file: false, secret: false };
         match tag.map(|tag| (tag, tag.core_suffix())) {
@@ -236,10 +239,10 @@ impl Tree<'_> {
             Some((tag, _)) if tag.handle() == "!" && tag.suffix() == "file" => scalar.file = true,
             Some((tag, _)) => {
                 self.unknown_tag(place, tag);
-                return Node::broken(place);
+                return YamlNode::broken(place);
             }
         }
-        Node::scalar(place, scalar)
+        YamlNode::scalar(place, scalar)
     }
 
     fn collection_tag(&mut self, place: Place, tag: Option<&Tag>, core: &str) -> bool {
@@ -262,10 +265,10 @@ impl Tree<'_> {
 
     /// Adds a complete node to the open collection, or makes it the root. `added` is what it adds to the count of
     /// nodes: every node of an alias, none that the file writes out. Nodes that an anchor keeps are counted.
-    fn close(&mut self, mut node: Node, anchor: usize, added: usize) -> bool {
+    fn close(&mut self, mut node: YamlNode, anchor: usize, added: usize) -> bool {
         self.nodes += added + if anchor > 0 { node.size } else { 0 };
-        if self.nodes > MOST_NODES {
-            self.problems.error(node.place, format!("aliases stand for more than {MOST_NODES} nodes"));
+        if self.nodes > MAX_NODES {
+            self.problems.error(node.place, format!("aliases stand for more than {MAX_NODES} nodes"));
             return false;
         }
         if anchor > 0 {
@@ -278,24 +281,24 @@ impl Tree<'_> {
             Some(Items::Mapping { entries, places, key, merges }) => match key.take() {
                 None => {
                     *key = Some(match node.kind {
-                        Kind::Scalar(Scalar { text, plain: true, .. }) if text == "<<" => {
-                            Key::Merge(node.place)
+                        YamlKind::Scalar(Scalar { text, plain: true, .. }) if text == "<<" => {
+                            MappingKey::Merge(node.place)
                         }
-                        Kind::Scalar(Scalar { text, .. }) => Key::Name(text, node.place),
-                        Kind::Broken => Key::Unusable,
+                        YamlKind::Scalar(Scalar { text, .. }) => MappingKey::Name(text, node.place),
+                        YamlKind::Broken => MappingKey::Unusable,
                         _ => {
                             let help = "a value that begins with `{` or `[` needs quotes; `{{ … }}` of a template has to be filled in first";
                             self.problems.wrong(node.place, "a key must be a plain word", help);
-                            Key::Unusable
+                            MappingKey::Unusable
                         }
                     });
                 }
-                Some(Key::Unusable) => {}
-                Some(Key::Merge(place)) => {
+                Some(MappingKey::Unusable) => {}
+                Some(MappingKey::Merge(place)) => {
                     node.place = place;
                     merges.push(node);
                 }
-                Some(Key::Name(name, place)) => {
+                Some(MappingKey::Name(name, place)) => {
                     if let Some(first) = places.keep(name.clone(), place) {
                         self.problems.wrong(
                             place,
@@ -304,22 +307,23 @@ impl Tree<'_> {
                         );
                         return true;
                     }
-                    if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text.is_empty() && scalar.plain) {
+                    if matches!(&node.kind, YamlKind::Scalar(scalar) if scalar.text.is_empty() && scalar.plain)
+                    {
                         node.place = place;
                     }
-                    entries.push(Entry { key: name, place, value: node });
+                    entries.push(YamlEntry { key: name, place, value: node });
                 }
             },
         }
         true
     }
 
-    fn collection(&mut self, open: Open) -> Node {
+    fn collection(&mut self, open: OpenCollection) -> YamlNode {
         let (kind, size, depth) = match open.items {
             Items::Sequence(items) => {
                 let size = items.iter().map(|node| node.size).sum::<usize>();
                 let depth = items.iter().map(|node| node.depth).max();
-                (Kind::Sequence(items), size, depth)
+                (YamlKind::Sequence(items), size, depth)
             }
             Items::Mapping { mut entries, mut places, merges, .. } => {
                 for merge in merges {
@@ -327,30 +331,35 @@ impl Tree<'_> {
                 }
                 let size = entries.iter().map(|entry| entry.value.size).sum::<usize>();
                 let depth = entries.iter().map(|entry| entry.value.depth).max();
-                (Kind::Mapping(entries), size, depth)
+                (YamlKind::Mapping(entries), size, depth)
             }
         };
-        let kind = if open.broken { Kind::Broken } else { kind };
+        let kind = if open.broken { YamlKind::Broken } else { kind };
         let depth = depth.map_or(1, |depth| depth + 1);
-        Node { place: open.place, kind, is_anchored: false, size: size + 1, depth }
+        YamlNode { place: open.place, kind, is_anchored: false, size: size + 1, depth }
     }
 
     /// `<<: *base` or `<<: [*a, *b]`: keys that the mapping doesn't have itself; earlier ones win.
-    fn merge(&mut self, entries: &mut Vec<Entry>, places: &mut Index<String, Place>, from: Node) {
+    fn merge(
+        &mut self,
+        entries: &mut Vec<YamlEntry>,
+        places: &mut FirstByKey<String, Place>,
+        from: YamlNode,
+    ) {
         let sources = match from.kind {
-            Kind::Sequence(items) => items,
+            YamlKind::Sequence(items) => items,
             _ => vec![from.clone()],
         };
         for source in sources {
             match source.kind {
-                Kind::Mapping(merged) => {
+                YamlKind::Mapping(merged) => {
                     for entry in merged {
                         if places.keep(entry.key.clone(), entry.place).is_none() {
                             entries.push(entry);
                         }
                     }
                 }
-                Kind::Broken => {}
+                YamlKind::Broken => {}
                 _ => self.problems.wrong(
                     from.place,
                     "`<<` merges mappings, and this is not a mapping",

@@ -118,7 +118,8 @@ fn the_schema_is_draft_2020_12_without_our_own_keywords() {
 /// One section for each kind of mapping, each before its parts.
 fn reference(schema: &Value) -> String {
     let mut out = INTRODUCTION.to_owned();
-    let mut writer = Writer { root: schema, met: Vec::new(), waiting: VecDeque::new(), formats: Vec::new() };
+    let mut writer =
+        ReferenceWriter { root: schema, met: Vec::new(), waiting: VecDeque::new(), formats: Vec::new() };
     out.push_str("\n## The file\n");
     writer.section(&mut out, schema, "");
     while let Some((name, path)) = writer.waiting.pop_front() {
@@ -140,14 +141,14 @@ fn reference(schema: &Value) -> String {
     out
 }
 
-struct Writer<'a> {
+struct ReferenceWriter<'a> {
     root: &'a Value,
     met: Vec<String>,
     waiting: VecDeque<(String, String)>,
     formats: Vec<(String, String, String)>,
 }
 
-impl Writer<'_> {
+impl ReferenceWriter<'_> {
     /// Each key as an item: its name, its type, its default; what it is, a sentence a line; an example; its words.
     fn section(&mut self, out: &mut String, schema: &Value, path: &str) {
         for (key, property) in schema["properties"].as_object().into_iter().flatten() {

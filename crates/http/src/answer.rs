@@ -8,7 +8,7 @@ use std::{cell::Ref, fmt::Write, time::Duration};
 
 use attache_telemetry::{Class, Exchange, Reason};
 use attache_wire::{
-    Known, RequestHead, Response, Value,
+    KnownName, RequestHead, Response, ValueRef,
     header::{self, ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::Body;
 
-const ATTACHE_REASON: Known = header::X_ATTACHE_REASON;
+const ATTACHE_REASON: KnownName = header::X_ATTACHE_REASON;
 
 /// What attache must know of a request to answer it. It is taken before the request is sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,8 @@ enum Language {
 impl AnswerContext {
     /// Reads from a request which format its sender understands.
     pub fn of(request: &RequestHead) -> Self {
-        let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], Value::as_bytes);
-        let accept = request.headers.get(ACCEPT).map_or(&b""[..], Value::as_bytes);
+        let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], ValueRef::as_bytes);
+        let accept = request.headers.get(ACCEPT).map_or(&b""[..], ValueRef::as_bytes);
         let language = if content_type.starts_with(b"application/grpc-web-text") {
             Language::Grpc("application/grpc-web-text")
         } else if content_type.starts_with(b"application/grpc-web") {

@@ -10,41 +10,41 @@ use attache_telemetry::Reason;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
-type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type BodyStream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>;
 
 /// A message body. It stays on the worker that made it, so it needs no lock.
 #[derive(Default)]
-pub struct Body(Kind);
+pub struct Body(BodyKind);
 
 #[derive(Default)]
-enum Kind {
+enum BodyKind {
     #[default]
     Empty,
     Full(Bytes),
-    Stream(Stream),
+    Stream(BodyStream),
 }
 
 impl Body {
     /// A body without content.
     pub const fn empty() -> Self {
-        Self(Kind::Empty)
+        Self(BodyKind::Empty)
     }
 
     /// A body whose bytes are all here.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
+        Self(if bytes.is_empty() { BodyKind::Empty } else { BodyKind::Full(bytes) })
     }
 
     /// Whether all of its bytes are here.
     pub const fn is_whole(&self) -> bool {
-        matches!(self.0, Kind::Empty | Kind::Full(_))
+        matches!(self.0, BodyKind::Empty | BodyKind::Full(_))
     }
 
     /// Any other body; costs one allocation.
     pub fn stream(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
-        Self(Kind::Stream(Box::pin(body)))
+        Self(BodyKind::Stream(Box::pin(body)))
     }
 }
 
@@ -57,28 +57,28 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
-            Kind::Empty => Poll::Ready(None),
-            kind @ Kind::Full(_) => match std::mem::take(kind) {
-                Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            BodyKind::Empty => Poll::Ready(None),
+            kind @ BodyKind::Full(_) => match std::mem::take(kind) {
+                BodyKind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 _ => Poll::Ready(None),
             },
-            Kind::Stream(body) => body.as_mut().poll_frame(cx),
+            BodyKind::Stream(body) => body.as_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Empty => true,
-            Kind::Full(_) => false,
-            Kind::Stream(body) => body.is_end_stream(),
+            BodyKind::Empty => true,
+            BodyKind::Full(_) => false,
+            BodyKind::Stream(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Stream(body) => body.size_hint(),
+            BodyKind::Empty => SizeHint::with_exact(0),
+            BodyKind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            BodyKind::Stream(body) => body.size_hint(),
         }
     }
 }
@@ -86,9 +86,9 @@ impl http_body::Body for Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Kind::Empty => "Body(empty)",
-            Kind::Full(_) => "Body(full)",
-            Kind::Stream(_) => "Body(stream)",
+            BodyKind::Empty => "Body(empty)",
+            BodyKind::Full(_) => "Body(full)",
+            BodyKind::Stream(_) => "Body(stream)",
         })
     }
 }
@@ -98,7 +98,7 @@ impl fmt::Debug for Body {
 pub struct BodyError {
     /// Why it was cut, if that is known. `None` from a connection to a peer: the reader knows which side that peer is.
     pub reason: Option<Reason>,
-    source: Option<Source>,
+    source: Option<BoxError>,
 }
 
 impl BodyError {
@@ -108,7 +108,7 @@ impl BodyError {
     }
 
     /// An error with its cause.
-    pub fn with_source(reason: Option<Reason>, source: impl Into<Source>) -> Self {
+    pub fn with_source(reason: Option<Reason>, source: impl Into<BoxError>) -> Self {
         Self { reason, source: Some(source.into()) }
     }
 }

@@ -75,9 +75,9 @@ mod tests {
 
     use super::*;
 
-    struct Pieces(VecDeque<&'static str>);
+    struct TextBody(VecDeque<&'static str>);
 
-    impl http_body::Body for Pieces {
+    impl http_body::Body for TextBody {
         type Data = Bytes;
         type Error = BodyError;
 
@@ -91,7 +91,7 @@ mod tests {
 
     /// How many bytes were read, and how the body ended.
     fn read(pieces: &[&'static str], most: u64) -> (usize, Option<Reason>) {
-        let mut body = Body::stream(Pieces(pieces.iter().copied().collect())).at_most(most).unwrap();
+        let mut body = Body::stream(TextBody(pieces.iter().copied().collect())).at_most(most).unwrap();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut bytes = 0;
         loop {

@@ -5,13 +5,13 @@
 //! Source: Envoy's HTTP header manipulation (`forward_client_cert_details`).
 
 use attache_config::model::ForwardClientCert;
-use attache_wire::{Fields, Known, Value, header};
+use attache_wire::{Fields, KnownName, ValueRef, header};
 use http::HeaderValue;
 
 use crate::{Client, forwarded::split_quoted};
 
 /// The header's name.
-pub const CLIENT_CERTIFICATE: Known = header::X_FORWARDED_CLIENT_CERT;
+pub const CLIENT_CERTIFICATE: KnownName = header::X_FORWARDED_CLIENT_CERT;
 
 /// Removes or keeps the request's value, as `mode` says, and writes what attache knows of its client. It allocates nothing if the client
 /// showed no certificate.
@@ -30,7 +30,7 @@ pub fn set_client_certificate(headers: &mut Fields, client: &Client, mode: Forwa
 fn append(headers: &mut Fields, own: &HeaderValue) {
     let mut line = Vec::new();
     // After a value with an open quote, a parser would read our element as a part of that value.
-    let whole = |kept: &Value<'_>| !kept.is_empty() && split_quoted(kept.as_bytes(), b',').is_some();
+    let whole = |kept: &ValueRef<'_>| !kept.is_empty() && split_quoted(kept.as_bytes(), b',').is_some();
     for kept in headers.get_all(CLIENT_CERTIFICATE).filter(whole) {
         line.extend_from_slice(kept.as_bytes());
         line.push(b',');
@@ -47,14 +47,15 @@ mod tests {
     use ForwardClientCert as F;
 
     use super::*;
-    use crate::Proven;
+    use crate::VerifiedIdentity;
 
     const SENT: &str = "URI=spiffe://d/admin";
     const OWN: &str = "URI=spiffe://d/web";
 
     fn client(proven: bool) -> Client {
         let certificate = Some(HeaderValue::from_static(OWN));
-        let proven = proven.then(|| Box::new(Proven { certificate, ..Proven::default() }));
+        let proven =
+            proven.then(|| Box::new(VerifiedIdentity { certificate, ..VerifiedIdentity::default() }));
         Client { proven, ..Client::default() }
     }
 

@@ -24,7 +24,7 @@
 
 use attache_telemetry::Reason;
 use attache_wire::{
-    Fields, Protocol, RequestHead, Value,
+    ConnectProtocol, Fields, RequestHead, ValueRef,
     header::{CONTENT_LENGTH, COOKIE, HOST, KnownSet, TE, TRANSFER_ENCODING},
 };
 use http::{
@@ -36,7 +36,7 @@ use crate::{CONNECTION_SPECIFIC, HostPort, Refusal, authority::default_port, par
 
 /// The form of a request's target (RFC 9112 section 3.2), or what corresponds to it in HTTP/2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum TargetForm {
     /// `/path?query`.
     Origin,
     /// `http://host/path`: the client uses attache as its proxy. HTTP/2 has no such form.
@@ -47,7 +47,7 @@ pub enum Form {
     Asterisk,
 }
 
-impl Form {
+impl TargetForm {
     /// Whether the client uses attache as its proxy.
     pub const fn is_proxied(self) -> bool {
         matches!(self, Self::Absolute | Self::Authority)
@@ -63,7 +63,7 @@ impl Form {
 ///
 /// # Errors
 /// A [`Refusal`] as the module's table says. The connection of an HTTP/1 client is closed after it.
-pub fn check_request(request: &mut RequestHead, tls: bool, body_ended: bool) -> Result<Form, Refusal> {
+pub fn check_request(request: &mut RequestHead, tls: bool, body_ended: bool) -> Result<TargetForm, Refusal> {
     let h2 = request.version >= Version::HTTP_2;
     if request.headers.contains_any(FRAMING) {
         check_framing(request, h2, body_ended)?;
@@ -168,11 +168,11 @@ const UNKNOWN_PROTOCOL: Refusal = Refusal {
     text: std::borrow::Cow::Borrowed("An extended CONNECT can only ask for `websocket`."),
 };
 
-fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<Form, Refusal> {
+fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<TargetForm, Refusal> {
     let form = form(request)?;
     // `WebSocket` is the same protocol (RFC 9110 section 7.8); after this, all code sees one spelling.
     if let Some(protocol) = &mut request.protocol {
-        *protocol = Protocol::from_static("websocket");
+        *protocol = ConnectProtocol::from_static("websocket");
     }
     check_host_lines(request, h2, form)?;
     let scheme = match request.uri.scheme() {
@@ -191,7 +191,7 @@ fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<Form, 
         return take_host(request, scheme).map(|()| form);
     };
     let target = parse_authority(authority.as_str()).ok_or_else(bad_authority)?;
-    if form == Form::Authority && target.port.is_none() {
+    if form == TargetForm::Authority && target.port.is_none() {
         return Err(Refusal::bad_request("A CONNECT target needs a port."));
     }
     let Some(host) = request.headers.get(HOST) else { return Ok(form) };
@@ -209,25 +209,25 @@ fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<Form, 
     Ok(form)
 }
 
-fn form(request: &RequestHead) -> Result<Form, Refusal> {
+fn form(request: &RequestHead) -> Result<TargetForm, Refusal> {
     let uri = &request.uri;
-    let h2 = request.version >= Version::HTTP_2;
     if request.method == Method::CONNECT {
         return connect_form(request);
     }
+    let absolute = uri.scheme().is_some() && request.version < Version::HTTP_2;
     match uri.path_and_query().map(PathAndQuery::as_str) {
         // The request was sent as `OPTIONS http://host` (RFC 9112 section 3.2.4).
-        Some("*") if request.method == Method::OPTIONS && uri.scheme().is_some() && !h2 => Ok(Form::Absolute),
-        Some("*") if request.method == Method::OPTIONS => Ok(Form::Asterisk),
+        Some("*") if request.method == Method::OPTIONS && absolute => Ok(TargetForm::Absolute),
+        Some("*") if request.method == Method::OPTIONS => Ok(TargetForm::Asterisk),
         Some(_) if !uri.path().starts_with('/') => Err(bad_form()),
-        Some(_) if uri.scheme().is_some() && !h2 => Ok(Form::Absolute),
-        Some(_) => Ok(Form::Origin),
+        Some(_) if absolute => Ok(TargetForm::Absolute),
+        Some(_) => Ok(TargetForm::Origin),
         None => Err(bad_form()),
     }
 }
 
 #[cold]
-fn connect_form(request: &RequestHead) -> Result<Form, Refusal> {
+fn connect_form(request: &RequestHead) -> Result<TargetForm, Refusal> {
     let uri = &request.uri;
     if let Some(protocol) = &request.protocol {
         // No program on the way understands the requests of another protocol, so no rule could be enforced on them (RFC 9220 section 3).
@@ -236,18 +236,18 @@ fn connect_form(request: &RequestHead) -> Result<Form, Refusal> {
         }
         // RFC 8441 section 4: scheme, path and authority must all be present.
         if uri.path().starts_with('/') && uri.authority().is_some() {
-            Ok(Form::Origin)
+            Ok(TargetForm::Origin)
         } else {
             Err(bad_form())
         }
     } else if uri.scheme().is_none() && uri.authority().is_some() && uri.path_and_query().is_none() {
-        Ok(Form::Authority)
+        Ok(TargetForm::Authority)
     } else {
         Err(bad_form())
     }
 }
 
-fn check_host_lines(request: &RequestHead, h2: bool, form: Form) -> Result<(), Refusal> {
+fn check_host_lines(request: &RequestHead, h2: bool, form: TargetForm) -> Result<(), Refusal> {
     let mut lines = request.headers.get_all(HOST);
     match (lines.next(), lines.next()) {
         (Some(_), Some(_)) => Err(Refusal::bad_request("There is more than one Host.")),
@@ -257,14 +257,14 @@ fn check_host_lines(request: &RequestHead, h2: bool, form: Form) -> Result<(), R
         (None, _) if h2 && request.uri.authority().is_none() => {
             Err(Refusal::bad_request("There is neither :authority nor Host."))
         }
-        (None, _) if request.version == Version::HTTP_11 && form != Form::Authority => {
+        (None, _) if request.version == Version::HTTP_11 && form != TargetForm::Authority => {
             Err(Refusal::bad_request("HTTP/1.1 needs a Host header."))
         }
         (None, _) => Ok(()),
     }
 }
 
-fn host_of(value: Value<'_>) -> Result<HostPort<'_>, Refusal> {
+fn host_of(value: ValueRef<'_>) -> Result<HostPort<'_>, Refusal> {
     // The parser accepts only ASCII.
     std::str::from_utf8(value.as_bytes()).ok().and_then(parse_authority).ok_or_else(bad_host)
 }
@@ -300,7 +300,7 @@ mod tests {
 
     struct Try(RequestHead, bool);
 
-    type Seen = (Form, String, Option<String>);
+    type Seen = (TargetForm, String, Option<String>);
 
     fn h1(method: &str, target: &'static str, headers: &[(&'static str, &'static str)]) -> Try {
         // Built as the reader of HTTP/1 builds it from a request line.
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it is compared with a result")]
-    fn ok(form: Form, uri: &str, host: Option<&str>) -> Result<Seen, String> {
+    fn ok(form: TargetForm, uri: &str, host: Option<&str>) -> Result<Seen, String> {
         Ok((form, uri.into(), host.map(Into::into)))
     }
 
@@ -365,9 +365,9 @@ mod tests {
     fn an_origin_form_takes_its_authority_from_host() {
         assert_eq!(
             h1("GET", "/v1?x=1", &[("host", "orders:8080")]).go(),
-            ok(Form::Origin, "http://orders:8080/v1?x=1", Some("orders:8080"))
+            ok(TargetForm::Origin, "http://orders:8080/v1?x=1", Some("orders:8080"))
         );
-        assert_eq!(h1("OPTIONS", "*", &[("host", "a")]).go().unwrap().0, Form::Asterisk);
+        assert_eq!(h1("OPTIONS", "*", &[("host", "a")]).go().unwrap().0, TargetForm::Asterisk);
     }
 
     #[test]
@@ -383,18 +383,18 @@ mod tests {
 
     #[test]
     fn http_1_0_may_have_no_host() {
-        assert_eq!(h1("GET", "/x", &[]).version(Version::HTTP_10).go(), ok(Form::Origin, "/x", None));
+        assert_eq!(h1("GET", "/x", &[]).version(Version::HTTP_10).go(), ok(TargetForm::Origin, "/x", None));
     }
 
     #[test]
     fn the_host_of_an_absolute_form_replaces_host() {
         assert_eq!(
             h1("GET", "http://real:81/x", &[("host", "claimed")]).go(),
-            ok(Form::Absolute, "http://real:81/x", Some("real:81"))
+            ok(TargetForm::Absolute, "http://real:81/x", Some("real:81"))
         );
         assert_eq!(
             h1("OPTIONS", "http://real:81/", &[("host", "real:81")]).go(),
-            ok(Form::Absolute, "http://real:81/", Some("real:81"))
+            ok(TargetForm::Absolute, "http://real:81/", Some("real:81"))
         );
         assert!(h1("GET", "http://user:pw@real/x", &[("host", "real")]).refused());
         assert!(h1("GET", "ftp://real/x", &[("host", "real")]).refused());
@@ -404,9 +404,9 @@ mod tests {
     fn connect_names_host_and_port_and_nothing_else() {
         assert_eq!(
             h1("CONNECT", "real:443", &[("host", "claimed")]).go(),
-            ok(Form::Authority, "real:443", Some("real:443"))
+            ok(TargetForm::Authority, "real:443", Some("real:443"))
         );
-        assert_eq!(h1("CONNECT", "[::1]:443", &[]).go(), ok(Form::Authority, "[::1]:443", None));
+        assert_eq!(h1("CONNECT", "[::1]:443", &[]).go(), ok(TargetForm::Authority, "[::1]:443", None));
         for target in ["real", "/real:443", "http://real:443/", "u@real:443", "*", "real:0"] {
             assert!(h1("CONNECT", target, &[("host", "real")]).refused(), "{target}");
         }
@@ -418,18 +418,18 @@ mod tests {
     fn extended_connect_needs_a_path() {
         let mut good = h2(Some("a"), "/chat", &[]);
         good.0.method = Method::CONNECT;
-        good.0.protocol = Some(Protocol::from_static("websocket"));
-        assert_eq!(good.go(), ok(Form::Origin, "https://a/chat", None));
+        good.0.protocol = Some(ConnectProtocol::from_static("websocket"));
+        assert_eq!(good.go(), ok(TargetForm::Origin, "https://a/chat", None));
         for protocol in ["foo", "h2c", "connect-udp", "websocket, h2c", "http"] {
             let mut other = h2(Some("a"), "/chat", &[]).0;
             other.method = Method::CONNECT;
-            other.protocol = Some(Protocol::from_static(protocol));
+            other.protocol = Some(ConnectProtocol::from_static(protocol));
             let refusal = check_request(&mut other, false, false).unwrap_err();
             assert_eq!(refusal.reason, Reason::UpgradeUnsupported, "{protocol}");
         }
         let mut capital = h2(Some("a"), "/chat", &[]).0;
         capital.method = Method::CONNECT;
-        capital.protocol = Some(Protocol::from_static("WebSocket"));
+        capital.protocol = Some(ConnectProtocol::from_static("WebSocket"));
         check_request(&mut capital, false, false).unwrap();
         assert_eq!(capital.protocol.unwrap().as_str(), "websocket");
         let mut plain = h2(Some("a"), "/chat", &[]);
@@ -439,10 +439,13 @@ mod tests {
 
     #[test]
     fn in_http_2_authority_and_host_must_agree() {
-        assert_eq!(h2(Some("a"), "/", &[]).go(), ok(Form::Origin, "https://a/", None));
-        assert_eq!(h2(Some("a"), "/", &[("host", "a")]).go(), ok(Form::Origin, "https://a/", Some("a")));
-        assert_eq!(h2(Some("a"), "/", &[("host", "A:443")]).go(), ok(Form::Origin, "https://a/", None));
-        assert_eq!(h2(None, "/", &[("host", "a")]).go(), ok(Form::Origin, "http://a/", Some("a")));
+        assert_eq!(h2(Some("a"), "/", &[]).go(), ok(TargetForm::Origin, "https://a/", None));
+        assert_eq!(
+            h2(Some("a"), "/", &[("host", "a")]).go(),
+            ok(TargetForm::Origin, "https://a/", Some("a"))
+        );
+        assert_eq!(h2(Some("a"), "/", &[("host", "A:443")]).go(), ok(TargetForm::Origin, "https://a/", None));
+        assert_eq!(h2(None, "/", &[("host", "a")]).go(), ok(TargetForm::Origin, "http://a/", Some("a")));
         assert!(h2(Some("a"), "/", &[("host", "b")]).refused());
         assert!(h2(Some("a"), "/", &[("host", "a:80")]).refused());
         assert!(h2(Some("a"), "/", &[("host", "a"), ("host", "a")]).refused());

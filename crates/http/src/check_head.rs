@@ -4,20 +4,20 @@ use attache_config::model::{HttpServer, TargetPolicy};
 use attache_telemetry::Reason;
 use attache_wire::{
     RequestHead,
-    request::{Target, check_path},
+    request::{TargetStrictness, check_path},
 };
 use http::Version;
 
 use crate::{
-    Refusal, authority::check_spelling, check::Form, check_request, method::check_method, normalize_uri,
-    sanitize::judge_names,
+    Refusal, authority::check_spelling, check::TargetForm, check_request, method::check_method,
+    normalize_uri, sanitize::judge_names,
 };
 
 /// A head that passed every check.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckedHead {
     /// The form of its target.
-    pub form: Form,
+    pub form: TargetForm,
     /// How many header fields the listener's `header_names` removed.
     pub dropped: u64,
 }
@@ -49,16 +49,18 @@ pub fn check_head(
 // Not inlined, because HTTP/1 requests don't need it.
 #[inline(never)]
 fn check_path_of_http2(request: &RequestHead, policy: TargetPolicy) -> Result<(), Refusal> {
-    let refused =
-        |fault: attache_wire::Fault| Refusal { reason: Reason::BadRequest, text: fault.to_string().into() };
+    let refused = |fault: attache_wire::MessageFault| Refusal {
+        reason: Reason::BadRequest,
+        text: fault.to_string().into(),
+    };
     check_path(request, target_rule(policy)).map_err(refused)
 }
 
 /// The rule for the bytes of a target, as `http.target` chooses it.
-pub fn target_rule(policy: TargetPolicy) -> Target {
+pub fn target_rule(policy: TargetPolicy) -> TargetStrictness {
     match policy {
-        TargetPolicy::Strict => Target::Strict,
-        TargetPolicy::Lenient => Target::Lenient,
+        TargetPolicy::Strict => TargetStrictness::Strict,
+        TargetPolicy::Lenient => TargetStrictness::Lenient,
     }
 }
 

@@ -20,12 +20,12 @@ pub struct Client {
     /// Whether its connection to attache is encrypted.
     pub tls: bool,
     /// What its certificate has proven. Boxed, because most waiting connections have none.
-    pub proven: Option<Box<Proven>>,
+    pub proven: Option<Box<VerifiedIdentity>>,
 }
 
 /// What a verified certificate says of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proven {
+pub struct VerifiedIdentity {
     /// Subject alternative names, URIs first.
     pub identities: Arc<[Arc<str>]>,
     /// How many of `identities` are URIs; the others are DNS names, after the URIs.
@@ -36,7 +36,7 @@ pub struct Proven {
     pub certificate: Option<HeaderValue>,
 }
 
-impl Proven {
+impl VerifiedIdentity {
     /// A client with these names, of which the first `uris` are URIs.
     pub fn names(identities: impl IntoIterator<Item: Into<Arc<str>>>, uris: usize) -> Option<Box<Self>> {
         let identities = identities.into_iter().map(Into::into).collect();

@@ -9,16 +9,16 @@ use std::fmt::Write;
 
 use attache_config::model::{Forwarded, ForwardedMode};
 use attache_wire::{
-    Fields, Known,
+    Fields, KnownName,
     header::{self, FORWARDED, VIA},
 };
 use http::{HeaderValue, Version};
 
 use crate::Client;
 
-const FOR: Known = header::X_FORWARDED_FOR;
-const PROTO: Known = header::X_FORWARDED_PROTO;
-const HOST: Known = header::X_FORWARDED_HOST;
+const FOR: KnownName = header::X_FORWARDED_FOR;
+const PROTO: KnownName = header::X_FORWARDED_PROTO;
+const HOST: KnownName = header::X_FORWARDED_HOST;
 
 /// Changes the forwarding headers of a request as the listener's modes say. `scheme` and `host` are those that the client used (`host` with
 /// its port, if it had one), before any rewrite.
@@ -51,7 +51,7 @@ fn x_forwarded(headers: &mut Fields, mode: ForwardedMode, client: &Client, host:
 }
 
 /// Writes a header that describes the first hop: later hops don't change it.
-fn told(headers: &mut Fields, name: Known, mode: ForwardedMode, value: &str) {
+fn told(headers: &mut Fields, name: KnownName, mode: ForwardedMode, value: &str) {
     match mode {
         ForwardedMode::Pass => return,
         ForwardedMode::Append => {}
@@ -157,7 +157,7 @@ fn is_token(byte: u8) -> bool {
 }
 
 /// Joins all lines of a list header into one (RFC 9110 section 5.3).
-fn joined(headers: &Fields, name: Known) -> Vec<u8> {
+fn joined(headers: &Fields, name: KnownName) -> Vec<u8> {
     let mut out = Vec::new();
     for value in headers.get_all(name).filter(|value| !value.is_empty()) {
         if !out.is_empty() {
@@ -168,7 +168,7 @@ fn joined(headers: &Fields, name: Known) -> Vec<u8> {
     out
 }
 
-fn set(headers: &mut Fields, name: Known, value: &[u8]) {
+fn set(headers: &mut Fields, name: KnownName, value: &[u8]) {
     // The parts are valid values or were checked, so the whole is a valid value.
     let _ = headers.try_insert(name, value);
 }

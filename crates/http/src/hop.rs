@@ -15,7 +15,7 @@
 
 use attache_config::model::Upgrades;
 use attache_wire::{
-    FieldName, Fields, Known, KnownSet, Protocol, RequestHead, Value,
+    ConnectProtocol, FieldName, Fields, KnownName, KnownSet, RequestHead, ValueRef,
     header::{
         self, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
         CONTENT_TYPE, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
@@ -32,7 +32,7 @@ pub enum Upgrade {
     /// `CONNECT host:port` in either version; accepted with a 2xx.
     Connect,
     /// HTTP/2 CONNECT with `:protocol` (RFC 8441), for example `websocket`; accepted with a 2xx.
-    Extended(Protocol),
+    Extended(ConnectProtocol),
 }
 
 /// What happens to a request that asks for an upgrade.
@@ -104,7 +104,7 @@ fn has_requests(protocol: &str) -> bool {
 }
 
 /// Removes the hop-by-hop fields from a request. `upgrade` is the result of [`Upgrade::of`], if the upgrade is passed on. `proxied` says
-/// that the client used attache as its proxy ([`Form::is_proxied`](crate::Form::is_proxied)).
+/// that the client used attache as its proxy ([`TargetForm::is_proxied`](crate::TargetForm::is_proxied)).
 pub fn strip_request(headers: &mut Fields, upgrade: Option<&Upgrade>, proxied: bool) {
     let trailers = headers.contains_key(TE) && lists(headers, TE, "trailers");
     let switches = matches!(upgrade, Some(Upgrade::Http1(_)));
@@ -122,8 +122,8 @@ pub fn strip_request(headers: &mut Fields, upgrade: Option<&Upgrade>, proxied: b
     }
 }
 
-const REASON: Known = header::X_ATTACHE_REASON;
-const UPSTREAM_REASON: Known = header::X_ATTACHE_UPSTREAM_REASON;
+const REASON: KnownName = header::X_ATTACHE_REASON;
+const UPSTREAM_REASON: KnownName = header::X_ATTACHE_UPSTREAM_REASON;
 
 /// Removes the hop-by-hop fields from an upstream's response. If `upgrade` is set, `Upgrade` stays: for a 101 that is passed on, and for a
 /// 426, which must name the protocol. The reason of another attache is passed on under the name for an upstream's reason, so that nobody
@@ -146,7 +146,7 @@ pub fn strip_response(headers: &mut Fields, upgrade: bool, proxied: bool) {
 /// Keeps only the trailers that may be sent in HTTP/1: those that the head's `Trailer` announces (RFC 9110 section 6.6.2), without fields
 /// about framing, routing, content or caching, which must not be trailers (section 6.5.1).
 pub fn announced_trailers(trailers: &mut HeaderMap, head: &Fields) {
-    const FORBIDDEN: [Known; 12] = [
+    const FORBIDDEN: [KnownName; 12] = [
         AUTHORIZATION,
         CACHE_CONTROL,
         CONTENT_ENCODING,
@@ -172,23 +172,24 @@ pub fn announced_trailers(trailers: &mut HeaderMap, head: &Fields) {
     }
 }
 
-const KEEP_ALIVE: Known = header::KEEP_ALIVE;
-const PROXY_CONNECTION: Known = header::PROXY_CONNECTION;
-const HTTP2_SETTINGS: Known = header::HTTP2_SETTINGS;
+const KEEP_ALIVE: KnownName = header::KEEP_ALIVE;
+const PROXY_CONNECTION: KnownName = header::PROXY_CONNECTION;
+const HTTP2_SETTINGS: KnownName = header::HTTP2_SETTINGS;
 
 /// The fields that HTTP/2 doesn't have: those of one connection (RFC 9113 section 8.2.2), except `TE`.
-pub const CONNECTION_SPECIFIC: [Known; 5] =
+pub const CONNECTION_SPECIFIC: [KnownName; 5] =
     [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
 
 /// The fields that end here even if `Connection` doesn't name them.
-const HOP_BY_HOP: [Known; 6] = [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
+const HOP_BY_HOP: [KnownName; 6] =
+    [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
 
 /// If `switches` is set, `Upgrade` and `Connection` stay, because the caller sets them again; `trailers` does the same for `TE`. They keep
 /// their position and their spelling.
 fn strip(headers: &mut Fields, switches: bool, trailers: bool) {
     if headers.contains_key(CONNECTION) {
         // `keep-alive` and `close` are not names of fields in the message.
-        let usual = |line: Value<'_>| matches!(line.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close");
+        let usual = |line: ValueRef<'_>| matches!(line.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close");
         if !switches && headers.get_all(CONNECTION).all(usual) {
             headers.remove(CONNECTION);
         } else {
@@ -204,7 +205,7 @@ fn strip(headers: &mut Fields, switches: bool, trailers: bool) {
     }
 }
 
-fn is_set_anew(name: Known, switches: bool, trailers: bool) -> bool {
+fn is_set_anew(name: KnownName, switches: bool, trailers: bool) -> bool {
     (name == UPGRADE && switches) || (name == TE && trailers)
 }
 
@@ -212,12 +213,12 @@ fn is_set_anew(name: Known, switches: bool, trailers: bool) -> bool {
 fn strip_named(headers: &mut Fields, switches: bool, trailers: bool) {
     // The lines are copied, so that fields can be removed while the names are read. All lines count: an empty first line must not hide the
     // second (golang/go#46313).
-    let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).map(Value::to_header_value).collect();
+    let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).map(ValueRef::to_header_value).collect();
     if !switches {
         headers.remove(CONNECTION);
     }
     for token in lines.iter().flat_map(|line| tokens(line.as_bytes())) {
-        let known = Known::of(token.as_bytes());
+        let known = KnownName::of(token.as_bytes());
         let kept = known
             .is_some_and(|name| is_set_anew(name, switches, trailers) || (name == CONNECTION && switches));
         if !kept && !survives(token) {
@@ -275,7 +276,7 @@ pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &str> {
 }
 
 /// Whether one line of a list header contains this element.
-pub(crate) fn lists(headers: &Fields, name: Known, element: &str) -> bool {
+pub(crate) fn lists(headers: &Fields, name: KnownName, element: &str) -> bool {
     headers
         .get_all(name)
         .flat_map(|line| tokens(line.as_bytes()))
@@ -369,9 +370,9 @@ mod tests {
     #[test]
     fn fields_that_are_set_again_keep_their_position_and_spelling() {
         let read = |text: &str| {
-            let limits = attache_wire::Limits { line: 100, size: 1000, count: 10 };
+            let limits = attache_wire::HeadLimits { line: 100, size: 1000, count: 10 };
             let mut buf = bytes::BytesMut::from(text);
-            let target = attache_wire::request::Target::Strict;
+            let target = attache_wire::request::TargetStrictness::Strict;
             attache_wire::request::read(&mut buf, &limits, target).unwrap().unwrap().1
         };
         let head = read(
@@ -459,7 +460,7 @@ mod tests {
             assert_eq!(upgrade.permitted(&Upgrades::Any), Permitted::Yes);
         }
         assert_eq!(Upgrade::Connect.permitted(&only), Permitted::Yes);
-        let extended = Upgrade::Extended(Protocol::from_static("websocket"));
+        let extended = Upgrade::Extended(ConnectProtocol::from_static("websocket"));
         assert_eq!(extended.permitted(&only), Permitted::Yes);
         assert_eq!(extended.permitted(&Upgrades::Ignore), Permitted::No);
     }
@@ -468,7 +469,7 @@ mod tests {
     fn extended_connect_and_connect_are_distinguished() {
         let mut request = parts(Version::HTTP_2, Method::CONNECT, &[]);
         assert_eq!(Upgrade::of(&request), Some(Upgrade::Connect));
-        request.protocol = Some(Protocol::from_static("websocket"));
+        request.protocol = Some(ConnectProtocol::from_static("websocket"));
         assert!(Upgrade::of(&request).is_some_and(|upgrade| upgrade.is_websocket()));
     }
 }

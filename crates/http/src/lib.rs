@@ -34,9 +34,9 @@ pub use attache_telemetry::check_trace_context;
 pub use authority::{CanonicalHost, HostPort, default_port, parse_authority};
 pub use body::{Body, BodyError};
 pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
-pub use check::{Form, check_request};
+pub use check::{TargetForm, check_request};
 pub use check_head::{CheckedHead, check_head, target_rule};
-pub use client::{AcceptedTraffic, Client, Proven};
+pub use client::{AcceptedTraffic, Client, VerifiedIdentity};
 pub use form::form_decoded;
 pub use forwarded::{Via, add_forwarded};
 pub use hop::{

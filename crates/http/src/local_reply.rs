@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use attache_config::model::{HeaderEdits, Part, Template, Variable};
+use attache_config::model::{HeaderEdits, Template, TemplatePart, Variable};
 use attache_telemetry::Exchange;
 use attache_wire::Fields;
 use http::HeaderValue;
@@ -32,8 +32,8 @@ fn value(template: &Template, exchange: &Exchange) -> Option<HeaderValue> {
     let mut value = Vec::new();
     for part in &template.0 {
         match part {
-            Part::Text(text) => value.extend_from_slice(text.as_bytes()),
-            Part::Variable(variable) => push(&mut value, variable, exchange),
+            TemplatePart::Text(text) => value.extend_from_slice(text.as_bytes()),
+            TemplatePart::Variable(variable) => push(&mut value, variable, exchange),
         }
     }
     // The peer's bytes must not begin a new line.
@@ -73,7 +73,7 @@ fn push(value: &mut Vec<u8>, variable: &Variable, exchange: &Exchange) {
 
 #[cfg(test)]
 mod tests {
-    use attache_telemetry::Text;
+    use attache_telemetry::SharedText;
 
     use super::*;
 
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_peer_s_bytes_begin_no_line_and_an_unknown_value_is_not_written() {
         let exchange = Exchange::new("in".into(), "http1", None);
-        exchange.host.replace(Text::of(b"a\r\nset-cookie: b"));
+        exchange.host.replace(SharedText::of(b"a\r\nset-cookie: b"));
         let yaml = "{ set: { x-host: '%{request.host}', cache-control: '%{client.address}', x-id: '%{request.id}' } }";
         assert_eq!(edited(yaml, &exchange), ["x-attache-reason: no-route", "x-host: aset-cookie: b"]);
     }

@@ -29,7 +29,7 @@ pub(crate) fn check_method(request: &RequestHead, http: &HttpServer) -> Result<(
 #[cfg(test)]
 mod tests {
     use attache_config::model::Methods;
-    use attache_wire::Protocol;
+    use attache_wire::ConnectProtocol;
 
     use super::*;
 
@@ -42,7 +42,7 @@ mod tests {
         http.methods = Methods::Known;
         assert!(check_method(&request, &http).is_err());
         request.method = http::Method::CONNECT;
-        request.protocol = Some(Protocol::from_static("websocket"));
+        request.protocol = Some(ConnectProtocol::from_static("websocket"));
         assert!(check_method(&request, &http).is_ok());
         http.extended_connect = false;
         assert_eq!(check_method(&request, &http).unwrap_err().reason, Reason::UpgradeUnsupported);

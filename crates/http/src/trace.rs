@@ -3,10 +3,10 @@
 //! Rule: a request id is written to the logs and headers of every hop, so only harmless ids are kept: 1 to 128 characters out of letters,
 //! digits and `-_.:/+=@~`.
 
-use attache_wire::{Fields, Known, Value, chars, header};
+use attache_wire::{Fields, KnownName, ValueRef, chars, header};
 
 /// `x-request-id`.
-pub const REQUEST_ID: Known = header::X_REQUEST_ID;
+pub const REQUEST_ID: KnownName = header::X_REQUEST_ID;
 
 /// Keeps the client's `X-Request-Id` if it is trusted and harmless, and removes it otherwise. Then, if `make` is set and there is no id, it
 /// makes one.
@@ -41,7 +41,7 @@ static HARMLESS: [bool; 256] = {
     table
 };
 
-fn is_harmless(id: Value<'_>) -> bool {
+fn is_harmless(id: ValueRef<'_>) -> bool {
     let id = id.as_bytes();
     (1..=128).contains(&id.len()) && chars::all(id, &HARMLESS)
 }

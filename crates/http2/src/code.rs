@@ -4,11 +4,11 @@ use std::fmt;
 
 /// Why a stream or a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Code(pub u32);
+pub struct ErrorCode(pub u32);
 
 macro_rules! codes {
     ($($name:ident = $code:literal;)*) => {
-        impl Code {
+        impl ErrorCode {
             $(
                 #[doc = concat!("`", stringify!($name), "`")]
                 pub const $name: Self = Self($code);
@@ -42,14 +42,14 @@ codes! {
     HTTP_1_1_REQUIRED = 13;
 }
 
-impl Code {
+impl ErrorCode {
     /// Whether the code says that the receiver of the frame broke a rule. The other codes are about the sender itself.
     pub const fn blames(self) -> bool {
         matches!(self.0, 1 | 3..=7 | 9 | 11)
     }
 }
 
-impl fmt::Display for Code {
+impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
             Some(name) => f.write_str(name),
@@ -58,7 +58,7 @@ impl fmt::Display for Code {
     }
 }
 
-impl fmt::Debug for Code {
+impl fmt::Debug for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

@@ -20,11 +20,11 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use crate::{
-    Code, Error, Meter, RecvStream, SendStream, Settings,
+    Error, ErrorCode, Meter, RecvStream, SendStream, Settings,
     error::Initiator,
-    handle::{Shared, sides},
+    handle::{SharedConnection, sides},
     kind,
-    state::{PingPurpose, State},
+    state::{ConnectionState, PingPurpose},
     stream::register,
 };
 
@@ -45,7 +45,7 @@ const LINGER: usize = 256 << 10;
 /// A connection. It must be polled until it has ended.
 #[derive(Debug)]
 pub struct Connection<I> {
-    state: Shared,
+    state: SharedConnection,
     io: I,
     read: BytesMut,
     bulk: bool,
@@ -76,22 +76,22 @@ pub struct IncomingRequest {
 
 /// Opens streams on a connection to a server.
 #[derive(Clone, Debug)]
-pub struct Caller(Shared);
+pub struct StreamOpener(SharedConnection);
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     /// Serves a client.
     pub fn server(io: I, settings: Settings, meter: Box<dyn Meter>) -> Self {
-        Self::new(io, State::new(true, settings, meter))
+        Self::new(io, ConnectionState::new(true, settings, meter))
     }
 
     /// Calls a server. It does not wait for the server's SETTINGS.
-    pub fn client(io: I, settings: Settings, meter: Box<dyn Meter>) -> (Self, Caller) {
-        let connection = Self::new(io, State::new(false, settings, meter));
-        let caller = Caller(Rc::clone(&connection.state));
+    pub fn client(io: I, settings: Settings, meter: Box<dyn Meter>) -> (Self, StreamOpener) {
+        let connection = Self::new(io, ConnectionState::new(false, settings, meter));
+        let caller = StreamOpener(Rc::clone(&connection.state));
         (connection, caller)
     }
 
-    fn new(io: I, state: State) -> Self {
+    fn new(io: I, state: ConnectionState) -> Self {
         let state = Rc::new(RefCell::new(state));
         Self {
             state,
@@ -269,7 +269,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(crate) fn shared(&self) -> Shared {
+    pub(crate) fn shared(&self) -> SharedConnection {
         Rc::clone(&self.state)
     }
 
@@ -298,7 +298,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     }
 
     /// Ends the connection with GOAWAY and this debug text; [`linger`](Self::linger) writes what was not written yet.
-    pub fn give_up(&self, code: Code, words: &'static str) {
+    pub fn give_up(&self, code: ErrorCode, words: &'static str) {
         self.state.borrow_mut().fail(Error::go_away(code, Initiator::Us, words));
     }
 
@@ -355,7 +355,7 @@ impl<I> Drop for Connection<I> {
     }
 }
 
-impl Caller {
+impl StreamOpener {
     /// Opens a stream. `ends`: the request has no body.
     ///
     /// # Errors
@@ -392,12 +392,12 @@ impl Caller {
         let state = &mut *self.0.borrow_mut();
         if state.end.is_none() && state.sent_go_away.is_none() {
             state.sent_go_away = Some(0);
-            state.write_go_away(0, Code::NO_ERROR, "");
+            state.write_go_away(0, ErrorCode::NO_ERROR, "");
         }
     }
 
     /// Ends the connection and all its streams with GOAWAY.
-    pub fn give_up(&self, code: Code, words: &'static str) {
+    pub fn give_up(&self, code: ErrorCode, words: &'static str) {
         self.0.borrow_mut().fail(Error::go_away(code, Initiator::Us, words));
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, sync::Arc};
 
-use crate::Code;
+use crate::ErrorCode;
 
 /// Who ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +17,12 @@ pub enum Initiator {
 
 /// Why a stream or its connection ended, if not by END_STREAM.
 #[derive(Clone, Debug)]
-pub struct Error(Kind);
+pub struct Error(ErrorKind);
 
 #[derive(Clone, Debug)]
-enum Kind {
-    Reset(Code, Initiator, &'static str),
-    GoAway(Code, Initiator, Arc<str>),
+enum ErrorKind {
+    Reset(ErrorCode, Initiator, &'static str),
+    GoAway(ErrorCode, Initiator, Arc<str>),
     Io(Arc<io::Error>),
     /// The connection ended without an error, but before the stream.
     Closed,
@@ -30,52 +30,52 @@ enum Kind {
 
 impl Error {
     /// The stream was reset. `why` is the rule that the peer broke, or empty.
-    pub(crate) const fn reset(code: Code, by: Initiator, why: &'static str) -> Self {
-        Self(Kind::Reset(code, by, why))
+    pub(crate) const fn reset(code: ErrorCode, by: Initiator, why: &'static str) -> Self {
+        Self(ErrorKind::Reset(code, by, why))
     }
 
     /// The connection was ended with GOAWAY and this debug text.
-    pub(crate) fn go_away(code: Code, by: Initiator, words: impl Into<Arc<str>>) -> Self {
-        Self(Kind::GoAway(code, by, words.into()))
+    pub(crate) fn go_away(code: ErrorCode, by: Initiator, words: impl Into<Arc<str>>) -> Self {
+        Self(ErrorKind::GoAway(code, by, words.into()))
     }
 
     /// The peer broke a rule whose violation ends the connection (RFC 9113 section 5.4.1).
-    pub(crate) fn rule(code: Code, words: &'static str) -> Self {
+    pub(crate) fn rule(code: ErrorCode, words: &'static str) -> Self {
         Self::go_away(code, Initiator::Rule, words)
     }
 
     pub(crate) fn io(error: io::Error) -> Self {
-        Self(Kind::Io(Arc::new(error)))
+        Self(ErrorKind::Io(Arc::new(error)))
     }
 
     pub(crate) const fn closed() -> Self {
-        Self(Kind::Closed)
+        Self(ErrorKind::Closed)
     }
 
     /// The error code, if a frame carried one or would carry one.
-    pub const fn code(&self) -> Option<Code> {
+    pub const fn code(&self) -> Option<ErrorCode> {
         match &self.0 {
-            Kind::Reset(code, ..) | Kind::GoAway(code, ..) => Some(*code),
-            Kind::Io(_) | Kind::Closed => None,
+            ErrorKind::Reset(code, ..) | ErrorKind::GoAway(code, ..) => Some(*code),
+            ErrorKind::Io(_) | ErrorKind::Closed => None,
         }
     }
 
     /// Who ended it; `None` if no frame ended the connection.
     pub const fn by(&self) -> Option<Initiator> {
         match &self.0 {
-            Kind::Reset(_, by, _) | Kind::GoAway(_, by, _) => Some(*by),
-            Kind::Io(_) | Kind::Closed => None,
+            ErrorKind::Reset(_, by, _) | ErrorKind::GoAway(_, by, _) => Some(*by),
+            ErrorKind::Io(_) | ErrorKind::Closed => None,
         }
     }
 
     /// Whether one stream was reset.
     pub const fn is_reset(&self) -> bool {
-        matches!(self.0, Kind::Reset(..))
+        matches!(self.0, ErrorKind::Reset(..))
     }
 
     /// Whether the connection was ended with GOAWAY.
     pub const fn is_go_away(&self) -> bool {
-        matches!(self.0, Kind::GoAway(..))
+        matches!(self.0, ErrorKind::GoAway(..))
     }
 
     /// Whether the peer ended it.
@@ -90,32 +90,34 @@ impl Error {
 
     /// Whether the connection was ended because of a flood, see [`Flood`](crate::Flood).
     pub fn is_flood(&self) -> bool {
-        self.is_rule() && self.code() == Some(Code::ENHANCE_YOUR_CALM)
+        self.is_rule() && self.code() == Some(ErrorCode::ENHANCE_YOUR_CALM)
     }
 
     /// The socket's error.
     pub fn as_io(&self) -> Option<&io::Error> {
         match &self.0 {
-            Kind::Io(error) => Some(error),
-            Kind::Reset(..) | Kind::GoAway(..) | Kind::Closed => None,
+            ErrorKind::Io(error) => Some(error),
+            ErrorKind::Reset(..) | ErrorKind::GoAway(..) | ErrorKind::Closed => None,
         }
     }
 
     /// The debug text of a GOAWAY, or the rule that the peer broke; may be empty.
     pub fn words(&self) -> &str {
         match &self.0 {
-            Kind::Reset(_, _, why) => why,
-            Kind::GoAway(_, _, words) => words,
-            Kind::Io(_) | Kind::Closed => "",
+            ErrorKind::Reset(_, _, why) => why,
+            ErrorKind::GoAway(_, _, words) => words,
+            ErrorKind::Io(_) | ErrorKind::Closed => "",
         }
     }
 
     /// The error as an error of a byte stream.
     pub(crate) fn into_io(self) -> io::Error {
         match &self.0 {
-            Kind::Io(error) => io::Error::new(error.kind(), self),
-            Kind::Reset(..) | Kind::GoAway(..) => io::Error::new(io::ErrorKind::ConnectionReset, self),
-            Kind::Closed => io::Error::new(io::ErrorKind::BrokenPipe, self),
+            ErrorKind::Io(error) => io::Error::new(error.kind(), self),
+            ErrorKind::Reset(..) | ErrorKind::GoAway(..) => {
+                io::Error::new(io::ErrorKind::ConnectionReset, self)
+            }
+            ErrorKind::Closed => io::Error::new(io::ErrorKind::BrokenPipe, self),
         }
     }
 }
@@ -123,10 +125,10 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, code, by, why) = match &self.0 {
-            Kind::Reset(code, by, why) => ("stream", code, by, *why),
-            Kind::GoAway(code, by, words) => ("connection", code, by, &**words),
-            Kind::Io(error) => return write!(f, "{error}"),
-            Kind::Closed => return f.write_str("the connection was closed before the stream ended"),
+            ErrorKind::Reset(code, by, why) => ("stream", code, by, *why),
+            ErrorKind::GoAway(code, by, words) => ("connection", code, by, &**words),
+            ErrorKind::Io(error) => return write!(f, "{error}"),
+            ErrorKind::Closed => return f.write_str("the connection was closed before the stream ended"),
         };
         match by {
             Initiator::Peer => write!(f, "the peer ended the {what} with {code}")?,
@@ -140,8 +142,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0 {
-            Kind::Io(error) => Some(&**error),
-            Kind::Reset(..) | Kind::GoAway(..) | Kind::Closed => None,
+            ErrorKind::Io(error) => Some(&**error),
+            ErrorKind::Reset(..) | ErrorKind::GoAway(..) | ErrorKind::Closed => None,
         }
     }
 }

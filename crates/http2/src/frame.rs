@@ -46,7 +46,7 @@ const PRIORITY: u8 = 0x20;
 
 /// A frame's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct FrameHeader {
     /// Bytes of the payload.
     pub length: usize,
     /// One of [`kind`], or an unknown type.
@@ -57,7 +57,7 @@ pub struct Head {
     pub stream: u32,
 }
 
-impl Head {
+impl FrameHeader {
     /// Reads a head.
     pub const fn parse(bytes: &[u8; HEAD]) -> Self {
         let [high, middle, low, kind, flags, stream @ ..] = *bytes;
@@ -108,8 +108,8 @@ mod tests {
 
     #[test]
     fn a_head_is_written_as_it_was_read() {
-        let head = Head { length: 0x01_02_03, kind: kind::DATA, flags: 9, stream: 0x7fff_fffe };
-        assert_eq!(Head::parse(&head.bytes()), head);
+        let head = FrameHeader { length: 0x01_02_03, kind: kind::DATA, flags: 9, stream: 0x7fff_fffe };
+        assert_eq!(FrameHeader::parse(&head.bytes()), head);
         assert!(head.ends_stream() && head.is_padded());
     }
 }

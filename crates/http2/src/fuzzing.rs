@@ -5,8 +5,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    Connection, Flooded, Head, Meter,
-    hpack::{Decoder, Encoder, Field, Tag},
+    Connection, FloodLimitExceeded, FrameHeader, Meter,
+    hpack::{Field, HpackDecoder, HpackEncoder, Tag},
 };
 
 /// Frames cost nothing: prices have tests of their own, and would end most of the test runs.
@@ -14,15 +14,15 @@ use crate::{
 pub struct Unlimited;
 
 impl Meter for Unlimited {
-    fn received(&mut self, _: Head) -> Result<(), Flooded> {
+    fn received(&mut self, _: FrameHeader) -> Result<(), FloodLimitExceeded> {
         Ok(())
     }
 
-    fn charged(&mut self) -> Result<(), Flooded> {
+    fn charged(&mut self) -> Result<(), FloodLimitExceeded> {
         Ok(())
     }
 
-    fn late(&mut self, _: Head) -> Result<(), Flooded> {
+    fn late(&mut self, _: FrameHeader) -> Result<(), FloodLimitExceeded> {
         Ok(())
     }
 
@@ -49,9 +49,9 @@ pub fn audit_rest<I: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<I>)
 
 /// Reads header blocks (RFC 7541).
 #[derive(Debug, Default)]
-pub struct Reader(Decoder);
+pub struct HpackReader(HpackDecoder);
 
-impl Reader {
+impl HpackReader {
     /// The fields of the next block, or `None` if it is not valid.
     pub fn read(&mut self, block: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut all = Vec::new();
@@ -62,9 +62,9 @@ impl Reader {
 
 /// Writes header blocks (RFC 7541).
 #[derive(Debug, Default)]
-pub struct Writer(Encoder);
+pub struct HpackWriter(HpackEncoder);
 
-impl Writer {
+impl HpackWriter {
     /// The peer's SETTINGS_HEADER_TABLE_SIZE, in bytes.
     pub fn limit(&mut self, size: u32) {
         self.0.limit(size);

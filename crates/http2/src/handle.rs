@@ -11,23 +11,23 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::{
-    Code, Error,
+    Error, ErrorCode,
     error::Initiator,
-    state::State,
-    stream::{Expects, register},
+    state::ConnectionState,
+    stream::{ExpectedFrame, register},
 };
 
-pub(crate) type Shared = Rc<RefCell<State>>;
+pub(crate) type SharedConnection = Rc<RefCell<ConnectionState>>;
 
 /// A handle of a stream. When the last handle is dropped, the stream is reset if it has not ended.
 #[derive(Debug)]
-struct Handle {
-    state: Shared,
+struct StreamHandle {
+    state: SharedConnection,
     key: usize,
     id: u32,
 }
 
-impl Handle {
+impl StreamHandle {
     fn again(&self) -> Self {
         if let Some(stream) = self.state.borrow_mut().streams.get_mut(self.key) {
             stream.handles += 1;
@@ -36,7 +36,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for StreamHandle {
     fn drop(&mut self) {
         self.state.borrow_mut().release(self.key);
     }
@@ -44,16 +44,16 @@ impl Drop for Handle {
 
 /// The sending side of a stream.
 #[derive(Debug)]
-pub struct SendStream(Handle);
+pub struct SendStream(StreamHandle);
 
 /// The receiving side of a stream.
 #[derive(Debug)]
-pub struct RecvStream(Handle);
+pub struct RecvStream(StreamHandle);
 
 /// Both sides of the stream with this key. They take over its only handle.
-pub(crate) fn sides(state: &Shared, key: usize) -> (SendStream, RecvStream) {
+pub(crate) fn sides(state: &SharedConnection, key: usize) -> (SendStream, RecvStream) {
     let id = state.borrow().streams.get(key).map_or(0, |stream| stream.id);
-    let one = Handle { state: Rc::clone(state), key, id };
+    let one = StreamHandle { state: Rc::clone(state), key, id };
     let other = one.again();
     (SendStream(one), RecvStream(other))
 }
@@ -139,7 +139,7 @@ impl SendStream {
     }
 
     /// Breaks the stream off.
-    pub fn reset(&self, code: Code) {
+    pub fn reset(&self, code: ErrorCode) {
         self.0.state.borrow_mut().reset(self.0.key, code, Initiator::Us, "");
     }
 }
@@ -186,7 +186,7 @@ impl RecvStream {
         if !stream.received.is_empty() {
             return Poll::Ready(Some(Ok(stream.received.pop())));
         }
-        if stream.expects == Expects::Nothing {
+        if stream.expects == ExpectedFrame::Nothing {
             return Poll::Ready(None);
         }
         if let Some(error) = &stream.end {
@@ -218,7 +218,9 @@ impl RecvStream {
     pub fn is_ended(&self) -> bool {
         let state = self.0.state.borrow();
         state.streams.get(self.0.key).is_none_or(|stream| {
-            stream.expects == Expects::Nothing && stream.received.is_empty() && stream.trailers.is_none()
+            stream.expects == ExpectedFrame::Nothing
+                && stream.received.is_empty()
+                && stream.trailers.is_none()
         })
     }
 

@@ -7,9 +7,9 @@
 use std::rc::Rc;
 
 use attache_wire::{
-    Fields, Protocol, RequestHead, ResponseHead,
+    ConnectProtocol, Fields, RequestHead, ResponseHead,
     header::{
-        CONNECTION, CONTENT_LENGTH, HTTP2_SETTINGS, KEEP_ALIVE, Known, PROXY_CONNECTION, TE,
+        CONNECTION, CONTENT_LENGTH, HTTP2_SETTINGS, KEEP_ALIVE, KnownName, PROXY_CONNECTION, TE,
         TRANSFER_ENCODING, UPGRADE,
     },
 };
@@ -19,7 +19,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use crate::hpack::{Decoder, Encoder, Field, Invalid, OVERHEAD, Pseudo, Tag};
+use crate::hpack::{Field, HpackDecoder, HpackEncoder, InvalidBlock, OVERHEAD, Pseudo, Tag};
 
 /// Room for the fields of most messages, and (the constant below) for the bytes of their names and values.
 const LINES: usize = 16;
@@ -46,13 +46,13 @@ pub(crate) struct BlockKind {
     authority: Option<Authority>,
     path: Option<PathAndQuery>,
     raw_query: Option<attache_wire::RawQuery>,
-    protocol: Option<Protocol>,
+    protocol: Option<ConnectProtocol>,
     status: Option<StatusCode>,
 }
 
 /// The kind of message that a block belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum MessagePart {
     Request,
     Response,
     Trailers,
@@ -60,8 +60,8 @@ pub(crate) enum Place {
 
 /// Reads blocks of one direction.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
-    decoder: Decoder,
+pub(crate) struct HeadReader {
+    decoder: HpackDecoder,
     /// The last authority, because most requests of a connection have the same one.
     authority: Option<Authority>,
     /// The size of the last head, in bytes.
@@ -70,17 +70,22 @@ pub(crate) struct Reader {
     block: Block,
 }
 
-impl Reader {
+impl HeadReader {
     /// Reads a complete block.
     ///
     /// # Errors
     /// The block is invalid.
-    pub(crate) fn read(&mut self, bytes: &[u8], place: Place, limit: usize) -> Result<&mut Block, Invalid> {
+    pub(crate) fn read(
+        &mut self,
+        bytes: &[u8],
+        place: MessagePart,
+        limit: usize,
+    ) -> Result<&mut Block, InvalidBlock> {
         let Self { decoder, authority, usual, block } = self;
         *block = Block::default();
-        let (lines, room) = if place == Place::Trailers { (4, 64) } else { (LINES, BYTES.max(*usual)) };
+        let (lines, room) = if place == MessagePart::Trailers { (4, 64) } else { (LINES, BYTES.max(*usual)) };
         block.fields = Fields::with_capacity(lines, room.min(4 << 10));
-        let mut read = Reading { block, place, size: 0, limit, regular: false, authority };
+        let mut read = BlockParser { block, place, size: 0, limit, regular: false, authority };
         decoder.decode(bytes, |field| read.field(field))?;
         *usual = read.size;
         Ok(block)
@@ -90,14 +95,14 @@ impl Reader {
     ///
     /// # Errors
     /// The block is invalid.
-    pub(crate) fn skip(&mut self, block: &[u8]) -> Result<(), Invalid> {
+    pub(crate) fn skip(&mut self, block: &[u8]) -> Result<(), InvalidBlock> {
         self.decoder.decode(block, |_| {})
     }
 }
 
-struct Reading<'a> {
+struct BlockParser<'a> {
     block: &'a mut Block,
-    place: Place,
+    place: MessagePart,
     size: usize,
     limit: usize,
     /// A field that is no pseudo-field was read.
@@ -105,7 +110,7 @@ struct Reading<'a> {
     authority: &'a mut Option<Authority>,
 }
 
-impl Reading<'_> {
+impl BlockParser<'_> {
     fn field(&mut self, field: Field<'_>) {
         self.size += field.name.len() + field.value.len() + OVERHEAD;
         if self.size > self.limit {
@@ -127,24 +132,26 @@ impl Reading<'_> {
     }
 
     #[inline]
-    fn add(&mut self, known: Option<Known>, field: Field<'_>) -> Option<&'static str> {
+    fn add(&mut self, known: Option<KnownName>, field: Field<'_>) -> Option<&'static str> {
         self.regular = true;
         let value = match field.value {
             // A request with such a value is refused later, where the answer can give the reason.
-            [b' ' | b'\t', ..] | [.., b' ' | b'\t'] if self.place != Place::Request => trim(field.value),
+            [b' ' | b'\t', ..] | [.., b' ' | b'\t'] if self.place != MessagePart::Request => {
+                trim(field.value)
+            }
             value => value,
         };
         let added = self.block.fields.append_read(known, field.name, value, field.sensitive);
         (!added).then_some("a field's name is not in lower case, or it contains a byte that is not allowed")
     }
 
-    fn known(&mut self, known: Known, field: Field<'_>) -> Option<&'static str> {
+    fn known(&mut self, known: KnownName, field: Field<'_>) -> Option<&'static str> {
         match known {
             CONNECTION | KEEP_ALIVE | PROXY_CONNECTION | TRANSFER_ENCODING | UPGRADE | HTTP2_SETTINGS => {
                 return Some("a field of the connection, which HTTP/2 does not have");
             }
             TE if field.value != b"trailers" => return Some("`te` is not exactly `trailers`"),
-            CONTENT_LENGTH if self.place != Place::Trailers => {
+            CONTENT_LENGTH if self.place != MessagePart::Trailers => {
                 let digits = field.value;
                 let length =
                     std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
@@ -162,9 +169,9 @@ impl Reading<'_> {
     fn pseudo(&mut self, pseudo: Pseudo, value: &[u8]) -> Option<&'static str> {
         let of_request = !matches!(pseudo, Pseudo::Status | Pseudo::Unknown);
         let belongs = match self.place {
-            Place::Request => of_request,
-            Place::Response => pseudo == Pseudo::Status,
-            Place::Trailers => false,
+            MessagePart::Request => of_request,
+            MessagePart::Response => pseudo == Pseudo::Status,
+            MessagePart::Trailers => false,
         };
         if !belongs {
             return Some("a pseudo-field that is not allowed in this kind of message");
@@ -203,7 +210,7 @@ impl Reading<'_> {
                 kind.path.replace(path).is_some()
             }
             Pseudo::Protocol => match std::str::from_utf8(value) {
-                Ok(name) => kind.protocol.replace(Protocol::from(name)).is_some(),
+                Ok(name) => kind.protocol.replace(ConnectProtocol::from(name)).is_some(),
                 Err(_) => return Some("`:protocol` is not a valid name"),
             },
             Pseudo::Status => match StatusCode::from_bytes(value) {
@@ -311,7 +318,7 @@ impl Block {
 }
 
 /// Writes the block of a request.
-pub(crate) fn write_request(encoder: &mut Encoder, head: &RequestHead, out: &mut BytesMut) {
+pub(crate) fn write_request(encoder: &mut HpackEncoder, head: &RequestHead, out: &mut BytesMut) {
     encoder.begin(out);
     let uri = &head.uri;
     encoder.pseudo(out, Pseudo::Method, head.method.as_str().as_bytes());
@@ -340,13 +347,18 @@ pub(crate) fn write_request(encoder: &mut Encoder, head: &RequestHead, out: &mut
 }
 
 /// Writes the block of a response.
-pub(crate) fn write_response(encoder: &mut Encoder, status: StatusCode, fields: &Fields, out: &mut BytesMut) {
+pub(crate) fn write_response(
+    encoder: &mut HpackEncoder,
+    status: StatusCode,
+    fields: &Fields,
+    out: &mut BytesMut,
+) {
     encoder.begin(out);
     encoder.pseudo(out, Pseudo::Status, status.as_str().as_bytes());
     write_fields(encoder, fields, out);
 }
 
-fn write_fields(encoder: &mut Encoder, fields: &Fields, out: &mut BytesMut) {
+fn write_fields(encoder: &mut HpackEncoder, fields: &Fields, out: &mut BytesMut) {
     for (name, value) in fields {
         let tag = attache_wire::FieldName::known(&name).map_or(Tag::Other, Tag::Known);
         let sensitive = value.is_sensitive();
@@ -355,7 +367,7 @@ fn write_fields(encoder: &mut Encoder, fields: &Fields, out: &mut BytesMut) {
 }
 
 /// Writes the block of trailers.
-pub(crate) fn write_trailers(encoder: &mut Encoder, map: &HeaderMap, out: &mut BytesMut) {
+pub(crate) fn write_trailers(encoder: &mut HpackEncoder, map: &HeaderMap, out: &mut BytesMut) {
     encoder.begin(out);
     for (name, value) in map {
         let name = name.as_str().as_bytes();

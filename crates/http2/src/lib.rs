@@ -4,8 +4,8 @@
 //! connects the state to a socket; one task polls it. The code that serves or calls holds the two sides of a stream, [`SendStream`] and
 //! [`RecvStream`], on any task of the same worker. There is no lock, and a stream costs no task and no channel.
 //!
-//! - [`Connection`] serves a client or calls a server; a [`Caller`] opens streams.
-//! - [`Incoming`] is the body of a stream; [`Tunnel`] is a stream used as a tunnel. Both open the peer's window when data is taken.
+//! - [`Connection`] serves a client or calls a server; a [`StreamOpener`] opens streams.
+//! - [`Incoming`] is the body of a stream; [`Http2Tunnel`] is a stream used as a tunnel. Both open the peer's window when data is taken.
 //! - [`Flood`] charges the peer for frames that cost attache more than they cost the peer.
 //! - [`Window`] lets the streams' receive window grow if the round trip is long and the reader is fast.
 //!
@@ -35,13 +35,13 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub use code::Code;
-pub use connection::{Caller, Connection, IncomingRequest};
+pub use code::ErrorCode;
+pub use connection::{Connection, IncomingRequest, StreamOpener};
 pub use error::{Error, Initiator};
-pub use flood::{Bounds, Flood, Flooded, Meter, PART, Payer, TokenBucket};
-pub use frame::{HEAD, Head, PREFACE, kind};
+pub use flood::{Flood, FloodLimitExceeded, FloodLimits, FloodPayer, Meter, PART, TokenBucket};
+pub use frame::{FrameHeader, HEAD, PREFACE, kind};
 pub use handle::{RecvStream, SendStream};
 pub use incoming::Incoming;
 pub use state::{CONNECTION_WINDOW, Settings};
-pub use tunnel::Tunnel;
+pub use tunnel::Http2Tunnel;
 pub use window::Window;

@@ -10,7 +10,7 @@ const LARGE: usize = 4 << 10;
 
 /// Small pieces are joined, and large pieces are not copied. So the memory for waiting bytes is about their number, for pieces of any size.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub(crate) struct ByteQueue {
     /// The piece before all others.
     first: Bytes,
     parts: VecDeque<Bytes>,
@@ -19,7 +19,7 @@ pub(crate) struct Queue {
     len: usize,
 }
 
-impl Queue {
+impl ByteQueue {
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
@@ -152,7 +152,7 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_come_out_as_they_went_in(pieces in proptest::collection::vec((0_usize..9000, any::<bool>()), 0..30), takes in proptest::collection::vec(0_usize..9000, 0..30)) {
-            let (mut queue, mut model) = (Queue::default(), Vec::new());
+            let (mut queue, mut model) = (ByteQueue::default(), Vec::new());
             for (n, (len, copied)) in pieces.into_iter().enumerate() {
                 let bytes = vec![n as u8; len];
                 model.extend_from_slice(&bytes);

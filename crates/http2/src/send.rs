@@ -5,17 +5,17 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::{
-    Error, Head,
+    Error, FrameHeader,
     frame::{END_HEADERS, END_STREAM, HEAD},
     head, kind,
-    state::State,
-    stream::{Expects, Stream},
+    state::ConnectionState,
+    stream::{ExpectedFrame, Stream},
 };
 
 /// A larger payload is split even if the peer would accept it, so that frames of other streams can go between the parts.
-const MOST_FRAME: usize = 64 << 10;
+const MAX_SENT_FRAME: usize = 64 << 10;
 
-impl State {
+impl ConnectionState {
     /// Opens a stream with a request. Returns the stream's key.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl State {
         }
         let id = self.next;
         self.next += 2;
-        let key = self.add(id, Expects::Head);
+        let key = self.add(id, ExpectedFrame::Head);
         if let Some(stream) = self.streams.get_mut(key) {
             stream.asks_head = request.method == http::Method::HEAD;
             stream.asks_tunnel = request.method == http::Method::CONNECT;
@@ -67,14 +67,14 @@ impl State {
         let Some(id) = self.sendable(key) else { return false };
         self.spend(key, data.len() as u32);
         self.meter.sent(data.len());
-        let most = self.peer.frame.min(MOST_FRAME);
+        let most = self.peer.frame.min(MAX_SENT_FRAME);
         loop {
             let part = data.split_to(data.len().min(most));
             let last = data.is_empty();
             let flags = if last && ends { END_STREAM } else { 0 };
-            let head = Head { length: part.len(), kind: kind::DATA, flags, stream: id };
+            let head = FrameHeader { length: part.len(), kind: kind::DATA, flags, stream: id };
             self.write(&head.bytes());
-            if crate::queue::Queue::keeps(part.len()) {
+            if crate::queue::ByteQueue::keeps(part.len()) {
                 self.out.push(part);
             } else {
                 self.write(&part);
@@ -114,7 +114,7 @@ impl State {
     fn write_block(&mut self, stream: u32, ends: bool, write: impl FnOnce(&mut Self)) {
         let start = self.out.tail().len();
         let flags = END_HEADERS | if ends { END_STREAM } else { 0 };
-        let mut head = Head { length: 0, kind: kind::HEADERS, flags, stream };
+        let mut head = FrameHeader { length: 0, kind: kind::HEADERS, flags, stream };
         self.out.tail().extend_from_slice(&head.bytes());
         write(self);
         let most = self.peer.frame;
@@ -127,8 +127,8 @@ impl State {
             for (n, part) in block.chunks(most).enumerate() {
                 let end = if n + 1 == parts { END_HEADERS } else { 0 };
                 let head = match n {
-                    0 => Head { length: part.len(), flags: flags & END_STREAM | end, ..head },
-                    _ => Head { length: part.len(), kind: kind::CONTINUATION, flags: end, stream },
+                    0 => FrameHeader { length: part.len(), flags: flags & END_STREAM | end, ..head },
+                    _ => FrameHeader { length: part.len(), kind: kind::CONTINUATION, flags: end, stream },
                 };
                 out.extend_from_slice(&head.bytes());
                 out.extend_from_slice(part);

@@ -5,11 +5,11 @@ use std::{collections::VecDeque, task::Waker};
 use attache_wire::ResponseHead;
 use http::HeaderMap;
 
-use crate::{Error, queue::Queue};
+use crate::{Error, queue::ByteQueue};
 
 /// What may come next from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expects {
+pub(crate) enum ExpectedFrame {
     /// The head of a response.
     Head,
     /// Data, or trailers.
@@ -28,12 +28,12 @@ pub(crate) struct Stream {
     /// How the stream ended, if not by END_STREAM of both sides.
     pub(crate) end: Option<Error>,
 
-    pub(crate) expects: Expects,
+    pub(crate) expects: ExpectedFrame,
     /// The head of a response, until it is taken.
     pub(crate) head: Option<Box<ResponseHead>>,
     /// 1xx responses before the head.
     pub(crate) interim: VecDeque<Box<ResponseHead>>,
-    pub(crate) received: Queue,
+    pub(crate) received: ByteQueue,
     pub(crate) trailers: Option<HeaderMap>,
     /// How many bytes the peer may send (RFC 9113 section 6.9). It is below 0 after the window became smaller.
     pub(crate) receive_window: i64,
@@ -69,7 +69,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(id: u32, expects: Expects, receive_window: u32, send_window: u32) -> Self {
+    pub(crate) fn new(id: u32, expects: ExpectedFrame, receive_window: u32, send_window: u32) -> Self {
         Self {
             id,
             handles: 0,
@@ -78,7 +78,7 @@ impl Stream {
             expects,
             head: None,
             interim: VecDeque::new(),
-            received: Queue::default(),
+            received: ByteQueue::default(),
             trailers: None,
             receive_window: receive_window.into(),
             unreleased: 0,
@@ -101,7 +101,7 @@ impl Stream {
 
     /// Whether both sides have ended the stream, or one has broken it off.
     pub(crate) fn is_closed(&self) -> bool {
-        self.end.is_some() || (self.sent_end && self.expects == Expects::Nothing)
+        self.end.is_some() || (self.sent_end && self.expects == ExpectedFrame::Nothing)
     }
 
     pub(crate) fn wake_reader(&mut self) {

@@ -10,11 +10,11 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{Code, Error, RecvStream, SendStream};
+use crate::{Error, ErrorCode, RecvStream, SendStream};
 
 /// A stream that is used as a tunnel.
 #[derive(Debug)]
-pub struct Tunnel {
+pub struct Http2Tunnel {
     out: SendStream,
     received: RecvStream,
     rest: Bytes,
@@ -22,7 +22,7 @@ pub struct Tunnel {
     aborted: bool,
 }
 
-impl Tunnel {
+impl Http2Tunnel {
     /// Takes both halves of a stream.
     pub const fn new(out: SendStream, received: RecvStream) -> Self {
         Self { out, received, rest: Bytes::new(), aborted: false }
@@ -39,15 +39,15 @@ impl Tunnel {
     }
 }
 
-impl Drop for Tunnel {
+impl Drop for Http2Tunnel {
     fn drop(&mut self) {
         if self.aborted {
-            self.out.reset(Code::CONNECT_ERROR);
+            self.out.reset(ErrorCode::CONNECT_ERROR);
         }
     }
 }
 
-impl AsyncRead for Tunnel {
+impl AsyncRead for Http2Tunnel {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -67,7 +67,7 @@ impl AsyncRead for Tunnel {
     }
 }
 
-impl AsyncWrite for Tunnel {
+impl AsyncWrite for Http2Tunnel {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));

@@ -209,9 +209,9 @@ mod tests {
     use super::*;
 
     /// One stream whose reader takes everything that arrives.
-    struct Reader(u32, u64);
+    struct SlowReader(u32, u64);
 
-    impl Reader {
+    impl SlowReader {
         fn took(&mut self, window: &mut Window, bytes: u32) {
             window.came(self.0, bytes, 0);
             self.takes(window, bytes);
@@ -232,7 +232,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_doubles_up_to_its_limit_while_a_reader_waits_for_the_window() {
         let mut window = Window::new(100_000, 300_000);
-        let mut reader = Reader(1, 0);
+        let mut reader = SlowReader(1, 0);
         reader.took(&mut window, 49_999);
         reader.took(&mut window, 1);
         assert!(!window.take_ping(), "half a window was not reached when the data arrived");
@@ -257,7 +257,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_window_does_not_change_for_a_reader_that_takes_less_than_it() {
         let mut window = Window::new(100_000, 300_000);
-        let (mut slow, mut other) = (Reader(1, 0), Reader(3, 0));
+        let (mut slow, mut other) = (SlowReader(1, 0), SlowReader(3, 0));
         slow.took(&mut window, 60_000);
         slow.took(&mut window, 1);
         assert!(window.take_ping());
@@ -278,7 +278,7 @@ mod tests {
     async fn data_before_the_answer_counts_only_if_it_is_taken_soon() {
         for (late, grows) in [(50, Some(200_000)), (51, None)] {
             let mut window = Window::new(100_000, 300_000);
-            let mut reader = Reader(1, 0);
+            let mut reader = SlowReader(1, 0);
             reader.took(&mut window, 60_000);
             // 10,000 bytes wait already.
             window.came(1, 1, 10_000);
@@ -296,7 +296,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn after_a_measured_stream_ends_the_next_one_is_measured() {
         let mut window = Window::new(100_000, 300_000);
-        let (mut one, mut other) = (Reader(1, 0), Reader(3, 0));
+        let (mut one, mut other) = (SlowReader(1, 0), SlowReader(3, 0));
         one.took(&mut window, 60_000);
         window.came(1, 100_000, 0);
         assert!(window.take_ping());
@@ -313,7 +313,7 @@ mod tests {
         let mut window = Window::new(100_000, 300_000);
         window.shrink();
         assert_eq!(window.take_wanted(), Some(65_535));
-        let mut reader = Reader(1, 0);
+        let mut reader = SlowReader(1, 0);
         reader.took(&mut window, 1 << 20);
         reader.took(&mut window, 1 << 20);
         assert!(!window.take_ping());

@@ -15,9 +15,9 @@ use std::{
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, options};
 
 /// The largest number of nodes of one file, with aliases expanded: a few lines of aliases can't use up the memory.
-const MOST_NODES: usize = 500_000;
+const MAX_NODES: usize = 500_000;
 /// The deepest nesting of collections.
-const DEEPEST: usize = 100;
+const MAX_DEPTH: usize = 100;
 
 /// Words that YAML 1.1 reads as true, in any case: Envoy and Kubernetes use YAML 1.1.
 const TRUE: &[&str] = &["true", "yes", "on", "y"];
@@ -301,7 +301,8 @@ enum OpenNode {
 /// # Errors If the text isn't YAML.
 pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
     let file: Arc<str> = file.into();
-    let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
+    let limits =
+        options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH, emit_comments: false };
     let mut roots = Vec::new();
     let mut open: Vec<OpenNode> = Vec::new();
     let mut anchors: HashMap<usize, (Node, usize)> = HashMap::new();
@@ -344,7 +345,7 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
             _ => continue,
         };
         count += 1;
-        if count > MOST_NODES || open.len() > DEEPEST {
+        if count > MAX_NODES || open.len() > MAX_DEPTH {
             return Err(Unreadable { at: node.at, what: "too large: not a config".to_owned() });
         }
         if anchor > 0 {

@@ -18,9 +18,9 @@ use serde_saphyr::granit_parser::{
 use crate::{repair::Repaired, scalar};
 
 /// The most values of one file after its aliases are expanded.
-const MOST_VALUES: usize = 2_000_000;
+const MAX_VALUES: usize = 2_000_000;
 /// The deepest nesting of collections.
-const DEEPEST: usize = 96;
+const MAX_DEPTH: usize = 96;
 
 /// A document of a stream.
 #[derive(Debug)]
@@ -97,7 +97,8 @@ enum YamlError {
 }
 
 fn parse_once(repaired: &Repaired<'_>) -> Result<Vec<Document>, YamlError> {
-    let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
+    let limits =
+        options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH, emit_comments: false };
     let mut tree = SpanBuilder {
         repaired,
         text: repaired.original(),
@@ -221,8 +222,8 @@ impl SpanBuilder<'_> {
             self.values += size(&value);
             self.anchors.insert(anchor, value.clone());
         }
-        if self.values > MOST_VALUES {
-            return Err(format!("more than {MOST_VALUES} values with aliases expanded"));
+        if self.values > MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} values with aliases expanded"));
         }
         let Some(open) = self.open.last_mut() else {
             if !value.is_null() {

@@ -6,14 +6,17 @@ use std::{convert::Infallible, future::Ready, rc::Rc, sync::Arc};
 
 use attache_config::model::{Bind, Listener};
 use attache_http::Body;
-use attache_listener::{Connections, DrainTrigger, HttpRequest, Opaque, Settings, Workers, bind, serve};
+use attache_listener::{
+    Connections, ConnectionsPerWorker, DrainTrigger, HttpRequest, ListenerSettings, OpaqueConnection, bind,
+    serve,
+};
 use attache_wire::Response;
 use bytes::Bytes;
 
 #[derive(Clone)]
-struct Answer;
+struct ExampleService;
 
-impl tower::Service<HttpRequest> for Answer {
+impl tower::Service<HttpRequest> for ExampleService {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -31,7 +34,7 @@ impl tower::Service<HttpRequest> for Answer {
 #[derive(Clone)]
 struct Close;
 
-impl tower::Service<Opaque> for Close {
+impl tower::Service<OpaqueConnection> for Close {
     type Response = ();
     type Error = Infallible;
     type Future = Ready<Result<(), Infallible>>;
@@ -40,7 +43,7 @@ impl tower::Service<Opaque> for Close {
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Opaque) -> Self::Future {
+    fn call(&mut self, _: OpaqueConnection) -> Self::Future {
         std::future::ready(Ok(()))
     }
 }
@@ -52,8 +55,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let sockets = bind(&listener.bind[0], &Workers::new(1))?;
-    let settings = Settings {
+    let sockets = bind(&listener.bind[0], &ConnectionsPerWorker::new(1))?;
+    let settings = ListenerSettings {
         listener: Arc::new(listener),
         tls: None,
         connections: Arc::new(Connections::default()),
@@ -66,6 +69,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (_replace, settings) = tokio::sync::watch::channel(Rc::new(settings));
     let trigger = DrainTrigger::new();
-    runtime.block_on(serve(settings, sockets, Answer, Close, trigger.subscribe()));
+    runtime.block_on(serve(settings, sockets, ExampleService, Close, trigger.subscribe()));
     Ok(())
 }

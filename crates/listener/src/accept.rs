@@ -27,14 +27,15 @@ use tokio::{
 use tower::Service;
 
 use crate::{
-    Drain, HttpRequest, Opaque, OpaqueOutcome, Phase, Settings, Socket, connection,
+    Drain, DrainPhase, HttpRequest, ListenerSettings, OpaqueConnection, OpaqueOutcome, WorkerSocket,
+    connection,
     connection::TcpService,
-    handover::{Accepted, ConnectionOwner, Load},
+    handover::{ConnectionCount, ConnectionOwner, DetachedSocket},
     listening::{AcceptedSocket, Listening},
-    registry::{AGE_LOOKS, IDLE_SWEEPS, OpenConnection, Order, Registry},
+    registry::{AGE_LOOKS, ConnectionOrder, IDLE_SWEEPS, OpenConnection, Registry},
     request::Accepting,
     respond::HttpService,
-    stream::Stream,
+    stream::ClientStream,
 };
 
 /// How long accepting waits after the system had no file or memory left.
@@ -47,14 +48,14 @@ const REST: Duration = Duration::from_secs(1);
 /// Serves one listener on the calling worker until `drain` has ended all its connections.
 ///
 /// `settings` may be replaced while it serves, as a reload does. Later connections get the new settings. Open connections stay if nothing
-/// changed that concerns them. Otherwise they are told to end: they may finish what runs, for at most the new [`Settings::drain_timeout`].
+/// changed that concerns them. Otherwise they are told to end: they may finish what runs, for at most the new [`ListenerSettings::drain_timeout`].
 ///
 /// `http` answers requests, and `tcp` carries opaque connections to their end. Both must always be ready: `poll_ready` is not called, so
 /// back-pressure belongs into the future. This must run inside a `LocalRuntime` or `LocalSet`. Dropping the future stops the accepting;
 /// connections continue.
 pub fn serve<H, T>(
-    mut settings: watch::Receiver<Rc<Settings>>,
-    sockets: Vec<Socket>,
+    mut settings: watch::Receiver<Rc<ListenerSettings>>,
+    sockets: Vec<WorkerSocket>,
     http: H,
     tcp: T,
     drain: Drain,
@@ -63,20 +64,26 @@ where
     H: Service<HttpRequest, Response = attache_wire::Response<Body>, Error = Infallible, Future: Unpin>
         + Clone
         + 'static,
-    T: Service<Opaque, Response: Into<OpaqueOutcome>, Error = Infallible> + Clone + 'static,
+    T: Service<OpaqueConnection, Response: Into<OpaqueOutcome>, Error = Infallible> + Clone + 'static,
 {
     let first = settings.borrow_and_update().clone();
     // This must not wait for the first poll: the check for further connections must count this worker from the start.
     let accepting = Cell::new(Some(first.connections.accepts()));
-    let worker =
-        Worker { settings: first, http, tcp, registry: Rc::default(), metrics: metrics(), accepting };
+    let worker = AcceptingWorker {
+        settings: first,
+        http,
+        tcp,
+        registry: Rc::default(),
+        metrics: metrics(),
+        accepting,
+    };
     serve_until(Rc::new(RefCell::new(Rc::new(worker))), settings, sockets, drain)
 }
 
 async fn serve_until<H, T>(
-    current: Current<H, T>,
-    mut settings: watch::Receiver<Rc<Settings>>,
-    sockets: Vec<Socket>,
+    current: CurrentWorker<H, T>,
+    mut settings: watch::Receiver<Rc<ListenerSettings>>,
+    sockets: Vec<WorkerSocket>,
     mut drain: Drain,
 ) where
     H: HttpService,
@@ -95,7 +102,7 @@ async fn serve_until<H, T>(
     loop {
         let registry = current.borrow().registry.clone();
         tokio::select! {
-            _ = drain.reached(Phase::Drain) => break,
+            _ = drain.reached(DrainPhase::Drain) => break,
             Ok(()) = pressed.changed() => current.borrow().registry.relieve(),
             _ = sweep.tick() => {
                 let worker = current.borrow().clone();
@@ -139,7 +146,7 @@ async fn serve_until<H, T>(
         }
     }
     let registry = current.borrow().registry.clone();
-    registry.give_all(Order::EndWithAnswer);
+    registry.give_all(ConnectionOrder::EndWithAnswer);
     // The sockets close here, after the connections in their queues were taken.
     while accepting.join_next().await.is_some() {}
     current.borrow().accepting.take();
@@ -150,7 +157,7 @@ async fn serve_until<H, T>(
 /// Ends the connections of a registry: it tells them to end, lets them finish, and cuts the rest at `drain_timeout` or when the drain says
 /// so.
 async fn end(registry: &Registry, mut drain: Drain, drain_timeout: Option<Duration>) {
-    registry.give_all(Order::EndWithAnswer);
+    registry.give_all(ConnectionOrder::EndWithAnswer);
     let cut = async {
         let deadline = async {
             match drain_timeout {
@@ -160,17 +167,17 @@ async fn end(registry: &Registry, mut drain: Drain, drain_timeout: Option<Durati
         };
         let mut deadline = pin!(deadline);
         tokio::select! {
-            _ = drain.reached(Phase::Cut) => {}
+            _ = drain.reached(DrainPhase::Cut) => {}
             () = &mut deadline => {}
             () = sleep(END_NOTICE) => {
-                registry.give_all(Order::Finish);
+                registry.give_all(ConnectionOrder::Finish);
                 tokio::select! {
-                    _ = drain.reached(Phase::Cut) => {}
+                    _ = drain.reached(DrainPhase::Cut) => {}
                     () = &mut deadline => {}
                 }
             }
         }
-        registry.give_all(Order::Cut);
+        registry.give_all(ConnectionOrder::Cut);
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -180,7 +187,7 @@ async fn end(registry: &Registry, mut drain: Drain, drain_timeout: Option<Durati
 }
 
 /// How often idle connections are searched.
-fn sweeps(settings: &Settings) -> Interval {
+fn sweeps(settings: &ListenerSettings) -> Interval {
     let idle = settings.listener.http.idle_timeout;
     // Zero disables the timeout.
     let period = if idle.is_zero() { Duration::MAX } else { idle / u32::from(IDLE_SWEEPS) };
@@ -190,7 +197,7 @@ fn sweeps(settings: &Settings) -> Interval {
 }
 
 /// How often old connections are searched.
-fn ages(settings: &Settings) -> Interval {
+fn ages(settings: &ListenerSettings) -> Interval {
     let oldest = settings.listener.http.max_connection_age;
     let period = if oldest.is_zero() { Duration::MAX } else { oldest / u32::from(AGE_LOOKS) };
     // More than a year counts as never.
@@ -200,8 +207,8 @@ fn ages(settings: &Settings) -> Interval {
     aging
 }
 
-struct Worker<H, T> {
-    settings: Rc<Settings>,
+struct AcceptingWorker<H, T> {
+    settings: Rc<ListenerSettings>,
     http: H,
     tcp: T,
     registry: Rc<Registry>,
@@ -211,10 +218,10 @@ struct Worker<H, T> {
 }
 
 /// The worker that opens new connections, with the current settings.
-type Current<H, T> = Rc<RefCell<Rc<Worker<H, T>>>>;
+type CurrentWorker<H, T> = Rc<RefCell<Rc<AcceptingWorker<H, T>>>>;
 
-impl<H: Clone, T: Clone> Worker<H, T> {
-    fn with(&self, settings: Rc<Settings>, registry: Rc<Registry>) -> Self {
+impl<H: Clone, T: Clone> AcceptingWorker<H, T> {
+    fn with(&self, settings: Rc<ListenerSettings>, registry: Rc<Registry>) -> Self {
         let (http, tcp, metrics) = (self.http.clone(), self.tcp.clone(), self.metrics.clone());
         let accepting = Cell::new(Some(settings.connections.accepts()));
         Self { settings, http, tcp, registry, metrics, accepting }
@@ -222,35 +229,35 @@ impl<H: Clone, T: Clone> Worker<H, T> {
 }
 
 /// Counts one connection, in whatever way it ends.
-struct Counted {
+struct CountedConnection {
     metrics: WorkerMetrics,
-    settings: Rc<Settings>,
+    settings: Rc<ListenerSettings>,
     live: Rc<OpenConnection>,
 }
 
-impl Counted {
-    fn new(metrics: &WorkerMetrics, settings: &Rc<Settings>, live: &Rc<OpenConnection>) -> Self {
+impl CountedConnection {
+    fn new(metrics: &WorkerMetrics, settings: &Rc<ListenerSettings>, live: &Rc<OpenConnection>) -> Self {
         metrics.connection_opened(&settings.listener.name);
         Self { metrics: metrics.clone(), settings: settings.clone(), live: live.clone() }
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
-        if self.live.order() == Order::Cut {
+        if self.live.order() == ConnectionOrder::Cut {
             self.live.ends_by(Reason::ShuttingDown);
         }
         self.metrics.connection_closed(&self.settings.listener.name, self.live.ended_by.get());
     }
 }
 
-async fn accept_all<H, T>(current: Current<H, T>, socket: Socket, mut drain: Drain)
+async fn accept_all<H, T>(current: CurrentWorker<H, T>, socket: WorkerSocket, mut drain: Drain)
 where
     H: HttpService,
     T: TcpService,
 {
     let name = current.borrow().settings.listener.name.clone();
-    let Socket { kind, mut seat } = socket;
+    let WorkerSocket { kind, mut seat } = socket;
     let listening = match Listening::new(kind) {
         Ok(listening) => listening,
         Err(error) => {
@@ -258,7 +265,7 @@ where
             return;
         }
     };
-    let mut draining = pin!(drain.reached(Phase::Drain));
+    let mut draining = pin!(drain.reached(DrainPhase::Drain));
     let mut failing = false;
     loop {
         // A listener without a connection always accepts one. None of its own connections could release a permit, so waiting would never
@@ -276,20 +283,20 @@ where
         let next = std::future::poll_fn(|cx| {
             // This comes first because the queue is bounded: the kernel's queue can't delay it for long.
             if let Poll::Ready((accepted, load)) = seat.poll_handed(cx) {
-                return Poll::Ready(Next::Handed(accepted, load));
+                return Poll::Ready(AcceptStep::Handed(accepted, load));
             }
             // The queue comes before the drain: connections that the kernel has accepted are served, even after the drain has started.
             match listening.poll_accept(cx) {
-                Poll::Ready(accepted) => Poll::Ready(Next::Accepted(accepted)),
-                Poll::Pending => draining.as_mut().poll(cx).map(|_| Next::Drain),
+                Poll::Ready(accepted) => Poll::Ready(AcceptStep::Accepted(accepted)),
+                Poll::Pending => draining.as_mut().poll(cx).map(|_| AcceptStep::Drain),
             }
         });
         let next = next.await;
         let worker = current.borrow().clone();
         match next {
-            Next::Drain => break,
-            Next::Handed(accepted, load) => worker.adopt(accepted, load, &listening),
-            Next::Accepted(Ok(fresh)) => {
+            AcceptStep::Drain => break,
+            AcceptStep::Handed(accepted, load) => worker.adopt(accepted, load, &listening),
+            AcceptStep::Accepted(Ok(fresh)) => {
                 failing = false;
                 worker.settings.overload.accepted();
                 match seat.place() {
@@ -307,8 +314,8 @@ where
                 }
             }
             // The client left while its connection was in the queue.
-            Next::Accepted(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Next::Accepted(Err(error)) => {
+            AcceptStep::Accepted(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            AcceptStep::Accepted(Err(error)) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(listener = %name, %error, "accepting a connection failed and is retried; is the limit of open files (ulimit -n) too low?");
                 }
@@ -331,15 +338,15 @@ where
 }
 
 /// What happens next at one socket.
-enum Next {
-    Handed(Accepted, Load),
+enum AcceptStep {
+    Handed(DetachedSocket, ConnectionCount),
     Accepted(io::Result<AcceptedSocket>),
     Drain,
 }
 
-impl<H: HttpService, T: TcpService> Worker<H, T> {
+impl<H: HttpService, T: TcpService> AcceptingWorker<H, T> {
     /// Opens a connection that another worker accepted.
-    fn adopt(&self, accepted: Accepted, load: Load, listening: &Listening) {
+    fn adopt(&self, accepted: DetachedSocket, load: ConnectionCount, listening: &Listening) {
         let listener = &self.settings.listener;
         match AcceptedSocket::adopt(accepted) {
             Ok(fresh) => {
@@ -352,7 +359,7 @@ impl<H: HttpService, T: TcpService> Worker<H, T> {
         }
     }
 
-    fn open(&self, stream: Stream, client: Client, load: Load) {
+    fn open(&self, stream: ClientStream, client: Client, load: ConnectionCount) {
         let settings = &self.settings;
         let listener = &settings.listener;
         let Some(place) = settings.connections.enter(listener.max_connections, load) else {
@@ -364,9 +371,9 @@ impl<H: HttpService, T: TcpService> Worker<H, T> {
         };
         let entry = self.registry.enter();
         entry.live.sweepable.set(true);
-        let counted = Counted::new(&self.metrics, settings, &entry.live);
+        let counted = CountedConnection::new(&self.metrics, settings, &entry.live);
         let address = client.address;
-        let connection = connection::Connection::new(
+        let connection = connection::ServedConnection::new(
             stream,
             client,
             settings.clone(),
@@ -392,7 +399,7 @@ pin_project! {
     struct CatchPanic<F> {
         #[pin]
         connection: F,
-        counted: Counted,
+        counted: CountedConnection,
         address: Option<SocketAddr>,
     }
 }
@@ -404,7 +411,7 @@ impl<F: Future<Output = ()>> Future for CatchPanic<F> {
         let this = self.project();
         catch_unwind(AssertUnwindSafe(|| this.connection.poll(cx))).unwrap_or_else(|panic| {
             let what = panic_text(&*panic);
-            let Counted { metrics, settings, live } = this.counted;
+            let CountedConnection { metrics, settings, live } = this.counted;
             metrics.panic_caught();
             live.ends_by(Reason::InternalError);
             let listener = &settings.listener.name;

@@ -11,26 +11,28 @@ use std::{
 use attache_http::Client;
 
 use crate::{
-    Opaque, OpaqueOutcome,
-    exchange::Finish,
+    OpaqueConnection, OpaqueOutcome,
+    exchange::ExchangeReporter,
     http1, http2,
-    new_connection::{End, Found, NewConnection},
-    reader::Reader,
-    registry::{Entry, Order},
-    request::{ListenerPermit, Settings},
+    new_connection::{Detected, EarlyEnd, NewConnection},
+    reader::ServingContext,
+    registry::{ConnectionOrder, RegistryEntry},
+    request::{ListenerPermit, ListenerSettings},
     respond::HttpService,
-    stream::Stream,
+    stream::ClientStream,
     transport::Protocol,
 };
 
 /// The service that carries opaque connections.
 pub(crate) trait TcpService:
-    tower::Service<Opaque, Response: Into<OpaqueOutcome>, Error = std::convert::Infallible> + Clone + 'static
+    tower::Service<OpaqueConnection, Response: Into<OpaqueOutcome>, Error = std::convert::Infallible>
+    + Clone
+    + 'static
 {
 }
 
 impl<S> TcpService for S where
-    S: tower::Service<Opaque, Response: Into<OpaqueOutcome>, Error = std::convert::Infallible>
+    S: tower::Service<OpaqueConnection, Response: Into<OpaqueOutcome>, Error = std::convert::Infallible>
         + Clone
         + 'static
 {
@@ -40,39 +42,39 @@ impl<S> TcpService for S where
 ///
 /// It is only as large as its present state. A client that has sent nothing costs no future at all, and the future that detects the
 /// protocol is dropped before the protocol's server starts.
-pub(crate) struct Connection<H, T> {
-    state: State<H, T>,
+pub(crate) struct ServedConnection<H, T> {
+    state: ServedConnectionState<H, T>,
     // This is dropped after the state: a connection has ended when none of its tasks runs any more.
-    _entry: Entry,
+    _entry: RegistryEntry,
 }
 
-enum State<H, T> {
+enum ServedConnectionState<H, T> {
     /// Waits for the client's first byte, without a time limit.
-    Silent(Box<Begin<H, T>>),
+    Silent(Box<ConnectionStart<H, T>>),
     /// Detects what the client speaks.
-    Looking(Boxed<Option<Spoken<H, T>>>),
+    Looking(ServingFuture<Option<DetectionOutcome<H, T>>>),
     /// The protocol's server has the connection.
-    Serving(Boxed<()>),
+    Serving(ServingFuture<()>),
     Ended,
 }
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
-type Spoken<H, T> = (Box<Begin<H, T>>, Found);
+type ServingFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+type DetectionOutcome<H, T> = (Box<ConnectionStart<H, T>>, Detected);
 
 /// What a connection starts with.
-struct Begin<H, T> {
+struct ConnectionStart<H, T> {
     fresh: NewConnection,
     place: ListenerPermit,
     http: H,
     tcp: T,
 }
 
-impl<H: HttpService, T: TcpService> Connection<H, T> {
+impl<H: HttpService, T: TcpService> ServedConnection<H, T> {
     pub(crate) fn new(
-        stream: Stream,
+        stream: ClientStream,
         client: Client,
-        settings: Rc<Settings>,
-        entry: Entry,
+        settings: Rc<ListenerSettings>,
+        entry: RegistryEntry,
         place: ListenerPermit,
         http: H,
         tcp: T,
@@ -80,46 +82,52 @@ impl<H: HttpService, T: TcpService> Connection<H, T> {
         let live = entry.live.clone();
         let fresh = NewConnection { settings, client, live, stream, denied: None, bytes: Vec::new() };
         let waits = fresh.may_wait();
-        let begin = Box::new(Begin { fresh, place, http, tcp });
-        let state = if waits { State::Silent(begin) } else { State::Looking(Box::pin(begin.look())) };
+        let begin = Box::new(ConnectionStart { fresh, place, http, tcp });
+        let state = if waits {
+            ServedConnectionState::Silent(begin)
+        } else {
+            ServedConnectionState::Looking(Box::pin(begin.look()))
+        };
         Self { state, _entry: entry }
     }
 }
 
 // Nothing needs to stay in place: each future is boxed.
-impl<H, T> Unpin for Connection<H, T> {}
+impl<H, T> Unpin for ServedConnection<H, T> {}
 
-impl<H: HttpService, T: TcpService> Future for Connection<H, T> {
+impl<H: HttpService, T: TcpService> Future for ServedConnection<H, T> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         loop {
             this.state = match &mut this.state {
-                State::Silent(begin) => {
+                ServedConnectionState::Silent(begin) => {
                     let spoke = ready!(begin.fresh.poll_first(cx));
-                    match std::mem::replace(&mut this.state, State::Ended) {
-                        State::Silent(begin) if spoke => State::Looking(Box::pin(begin.look())),
-                        _ => State::Ended,
+                    match std::mem::replace(&mut this.state, ServedConnectionState::Ended) {
+                        ServedConnectionState::Silent(begin) if spoke => {
+                            ServedConnectionState::Looking(Box::pin(begin.look()))
+                        }
+                        _ => ServedConnectionState::Ended,
                     }
                 }
-                State::Looking(look) => match ready!(look.as_mut().poll(cx)) {
-                    Some((begin, found)) => State::Serving(begin.serve(found)),
-                    None => State::Ended,
+                ServedConnectionState::Looking(look) => match ready!(look.as_mut().poll(cx)) {
+                    Some((begin, found)) => ServedConnectionState::Serving(begin.serve(found)),
+                    None => ServedConnectionState::Ended,
                 },
-                State::Serving(server) => {
+                ServedConnectionState::Serving(server) => {
                     ready!(server.as_mut().poll(cx));
-                    State::Ended
+                    ServedConnectionState::Ended
                 }
-                State::Ended => return Poll::Ready(()),
+                ServedConnectionState::Ended => return Poll::Ready(()),
             };
         }
     }
 }
 
-impl<H: HttpService, T: TcpService> Begin<H, T> {
+impl<H: HttpService, T: TcpService> ConnectionStart<H, T> {
     /// Detects what is spoken. `None` if the connection ended before that.
-    async fn look(mut self: Box<Self>) -> Option<Spoken<H, T>> {
+    async fn look(mut self: Box<Self>) -> Option<DetectionOutcome<H, T>> {
         let fresh = &mut self.fresh;
         let mut found = fresh.protocol().await;
         if matches!(&found, Ok(found) if found.silent) {
@@ -131,8 +139,8 @@ impl<H: HttpService, T: TcpService> Begin<H, T> {
         }
         match found {
             Ok(found) => Some((self, found)),
-            Err(End::Gone) => None,
-            Err(End::Failed(protocol, reason, detail)) => {
+            Err(EarlyEnd::Gone) => None,
+            Err(EarlyEnd::Failed(protocol, reason, detail)) => {
                 let listener = &fresh.settings.listener.name;
                 tracing::debug!(%listener, %reason, detail, "a connection was closed");
                 fresh.report(protocol, reason, detail);
@@ -141,14 +149,14 @@ impl<H: HttpService, T: TcpService> Begin<H, T> {
         }
     }
 
-    fn serve(self, found: Found) -> Boxed<()> {
+    fn serve(self, found: Detected) -> ServingFuture<()> {
         let Self { fresh, place, http, tcp } = self;
         let NewConnection { settings, mut client, live, mut stream, denied, bytes } = fresh;
         stream.unread(bytes.into());
         if let Some(hello) = &found.hello {
             client.sni.clone_from(&hello.sni);
         }
-        let reader = Reader { settings, client: Rc::new(client), live, denied };
+        let reader = ServingContext { settings, client: Rc::new(client), live, denied };
         match found.protocol {
             Protocol::Http1 => Box::pin(http1::serve(stream, reader, http, found.deny, place)),
             Protocol::Http2 => Box::pin(async move {
@@ -165,36 +173,41 @@ impl<H: HttpService, T: TcpService> Begin<H, T> {
 
 /// Connects a client that sends nothing to the server, which may send first. Returns the client if it does send first, or if neither side
 /// sends.
-async fn first_to_speak<T: TcpService>(fresh: &mut NewConnection, tcp: T) -> Option<Stream> {
-    let stream = std::mem::replace(&mut fresh.stream, Stream::gone());
-    let reader = Reader {
+async fn first_to_speak<T: TcpService>(fresh: &mut NewConnection, tcp: T) -> Option<ClientStream> {
+    let stream = std::mem::replace(&mut fresh.stream, ClientStream::gone());
+    let reader = ServingContext {
         settings: fresh.settings.clone(),
         client: Rc::new(fresh.client.clone()),
         live: fresh.live.clone(),
         denied: None,
     };
     // Boxed, because few connections need it.
-    match Box::pin(opaque(stream, reader, Found { silent: true, ..Protocol::Tcp.into() }, tcp)).await {
+    match Box::pin(opaque(stream, reader, Detected { silent: true, ..Protocol::Tcp.into() }, tcp)).await {
         OpaqueOutcome::Ended => None,
         OpaqueOutcome::Silent(stream) => Some(*stream),
     }
 }
 
-async fn opaque<T: TcpService>(io: Stream, reader: Reader, found: Found, mut tcp: T) -> OpaqueOutcome {
-    let Found { protocol, hello, silent, .. } = found;
+async fn opaque<T: TcpService>(
+    io: ClientStream,
+    reader: ServingContext,
+    found: Detected,
+    mut tcp: T,
+) -> OpaqueOutcome {
+    let Detected { protocol, hello, silent, .. } = found;
     let exchange = reader.exchange(protocol.as_str());
-    let Reader { settings, client, live, .. } = reader;
+    let ServingContext { settings, client, live, .. } = reader;
     // From here on the carrier's own timeout ends it, whichever carrier it is.
     live.sweepable.set(false);
     if let Some(sni) = &client.sni {
         exchange.host.replace(sni.as_ref().into());
     }
-    let mut finish = Finish::new(exchange.clone(), settings, live.clone());
-    let opaque = Opaque { io, client, exchange: exchange.clone(), protocol, hello, silent };
+    let mut finish = ExchangeReporter::new(exchange.clone(), settings, live.clone());
+    let opaque = OpaqueConnection { io, client, exchange: exchange.clone(), protocol, hello, silent };
     let mut carried = pin!(tcp.call(opaque));
     let ended = std::future::poll_fn(|cx| {
         live.register(cx);
-        if live.order() == Order::Cut {
+        if live.order() == ConnectionOrder::Cut {
             return Poll::Ready(None);
         }
         carried.as_mut().poll(cx).map(Some)

@@ -21,7 +21,7 @@ const MAX_HELLO: usize = 16 << 10;
 
 /// What the bytes received so far show.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum DetectionResult {
     /// The protocol, and for TLS the contents of the ClientHello.
     Is(Protocol, Option<ClientHello>),
     /// More bytes are needed.
@@ -29,13 +29,13 @@ pub(crate) enum Verdict {
 }
 
 /// Detects for `protocol: auto`. A first line longer than `max_line` is HTTP/1 as soon as it can't be anything else.
-pub(crate) fn auto(bytes: &[u8], max_line: usize) -> Verdict {
+pub(crate) fn auto(bytes: &[u8], max_line: usize) -> DetectionResult {
     match bytes.first() {
-        None => Verdict::More,
+        None => DetectionResult::More,
         Some(0x16) => match client_hello(bytes) {
-            Hello::Is(hello) => Verdict::Is(Protocol::Tls, Some(hello)),
-            Hello::More => Verdict::More,
-            Hello::Not => Verdict::Is(Protocol::Tcp, None),
+            HelloProgress::Is(hello) => DetectionResult::Is(Protocol::Tls, Some(hello)),
+            HelloProgress::More => DetectionResult::More,
+            HelloProgress::Not => DetectionResult::Is(Protocol::Tcp, None),
         },
         Some(_) => match preface(bytes) {
             Some(verdict) => verdict,
@@ -45,14 +45,14 @@ pub(crate) fn auto(bytes: &[u8], max_line: usize) -> Verdict {
 }
 
 /// Detects for `protocol: http`: HTTP/2 by its preface; the HTTP/1 parser decides about everything else.
-pub(crate) fn http(bytes: &[u8]) -> Verdict {
-    preface(bytes).unwrap_or(Verdict::Is(Protocol::Http1, None))
+pub(crate) fn http(bytes: &[u8]) -> DetectionResult {
+    preface(bytes).unwrap_or(DetectionResult::Is(Protocol::Http1, None))
 }
 
 /// Detects for `protocol: auto` if no route accepts opaque bytes: like [`http`], and also TLS that may be passed through.
-pub(crate) fn http_or_tls(bytes: &[u8]) -> Verdict {
+pub(crate) fn http_or_tls(bytes: &[u8]) -> DetectionResult {
     match bytes.first() {
-        None => Verdict::More,
+        None => DetectionResult::More,
         Some(0x16) => tls(bytes),
         Some(_) => http(bytes),
     }
@@ -61,16 +61,16 @@ pub(crate) fn http_or_tls(bytes: &[u8]) -> Verdict {
 /// Detects for `protocol: auto` if the connection's routes accept both opaque bytes and HTTP: like [`auto`], but whatever some server would
 /// read as HTTP is HTTP. Servers skip empty lines and whitespace before a request, accept tabs for spaces, and know HTTP/0.9, which has no
 /// version (RFC 9112 sections 2.2 and 3). Such bytes, sent to the server as opaque, would be a request that no rule has checked.
-pub(crate) fn auto_or_http(bytes: &[u8], max_line: usize) -> Verdict {
+pub(crate) fn auto_or_http(bytes: &[u8], max_line: usize) -> DetectionResult {
     let verdict = auto(bytes, max_line);
-    if !matches!(verdict, Verdict::Is(Protocol::Tcp, _)) || bytes.first() == Some(&0x16) {
+    if !matches!(verdict, DetectionResult::Is(Protocol::Tcp, _)) || bytes.first() == Some(&0x16) {
         return verdict;
     }
     let blank = |byte: &u8| matches!(byte, b'\r' | b'\n' | b' ' | b'\t' | 0x0b | 0x0c);
     let begin = bytes.iter().position(|byte| !blank(byte)).unwrap_or(bytes.len());
     let rest = bytes.get(begin..).unwrap_or_default();
     let verdict = http1(rest, max_line);
-    if !matches!(verdict, Verdict::Is(Protocol::Tcp, _)) {
+    if !matches!(verdict, DetectionResult::Is(Protocol::Tcp, _)) {
         return verdict;
     }
     let method = rest.iter().take_while(|byte| TOKEN[usize::from(**byte)]).count();
@@ -79,39 +79,39 @@ pub(crate) fn auto_or_http(bytes: &[u8], max_line: usize) -> Verdict {
     let target = behind.get(spaces..).unwrap_or_default();
     match target {
         _ if method == 0 || method > 32 => verdict,
-        [] => Verdict::More,
+        [] => DetectionResult::More,
         _ if spaces == 0 => verdict,
-        [b'/' | b'*', ..] => Verdict::Is(Protocol::Http1, None),
+        [b'/' | b'*', ..] => DetectionResult::Is(Protocol::Http1, None),
         _ => match target.iter().zip(b"http").all(|(a, b)| a.eq_ignore_ascii_case(b)) {
-            true if target.len() < 4 => Verdict::More,
-            true => Verdict::Is(Protocol::Http1, None),
+            true if target.len() < 4 => DetectionResult::More,
+            true => DetectionResult::Is(Protocol::Http1, None),
             false => verdict,
         },
     }
 }
 
 /// Detects for `protocol: tls`: a ClientHello; anything else is refused.
-pub(crate) fn tls(bytes: &[u8]) -> Verdict {
+pub(crate) fn tls(bytes: &[u8]) -> DetectionResult {
     match client_hello(bytes) {
-        Hello::Is(hello) => Verdict::Is(Protocol::Tls, Some(hello)),
-        Hello::More => Verdict::More,
-        Hello::Not => Verdict::Is(Protocol::Tcp, None),
+        HelloProgress::Is(hello) => DetectionResult::Is(Protocol::Tls, Some(hello)),
+        HelloProgress::More => DetectionResult::More,
+        HelloProgress::Not => DetectionResult::Is(Protocol::Tcp, None),
     }
 }
 
-fn preface(bytes: &[u8]) -> Option<Verdict> {
+fn preface(bytes: &[u8]) -> Option<DetectionResult> {
     if bytes.starts_with(PREFACE) {
-        return Some(Verdict::Is(Protocol::Http2, None));
+        return Some(DetectionResult::Is(Protocol::Http2, None));
     }
     // `P` alone may also begin POST or PUT.
-    PREFACE.starts_with(bytes).then_some(Verdict::More)
+    PREFACE.starts_with(bytes).then_some(DetectionResult::More)
 }
 
 /// A part of the first line must have the same result as the whole line. Otherwise a client could choose the result by the size of its
 /// packets.
-fn http1(bytes: &[u8], max_line: usize) -> Verdict {
-    const OPAQUE: Verdict = Verdict::Is(Protocol::Tcp, None);
-    const HTTP1: Verdict = Verdict::Is(Protocol::Http1, None);
+fn http1(bytes: &[u8], max_line: usize) -> DetectionResult {
+    const OPAQUE: DetectionResult = DetectionResult::Is(Protocol::Tcp, None);
+    const HTTP1: DetectionResult = DetectionResult::Is(Protocol::Http1, None);
     // One empty line before a request is allowed (RFC 9112 section 2.2).
     let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let end = memchr(b'\n', line);
@@ -122,8 +122,8 @@ fn http1(bytes: &[u8], max_line: usize) -> Verdict {
     let method = line.iter().take_while(|b| TOKEN[usize::from(**b)]).count();
     let rest = line.get(method..).unwrap_or_default();
     match (method, rest) {
-        (_, []) if method <= 32 && end.is_none() => Verdict::More,
-        (0, _) if b"\r\n".starts_with(line) && end.is_none() => Verdict::More,
+        (_, []) if method <= 32 && end.is_none() => DetectionResult::More,
+        (0, _) if b"\r\n".starts_with(line) && end.is_none() => DetectionResult::More,
         (1..=32, [b' ', target @ ..]) => {
             // A target and a version contain visible characters, with one space between them. Raw UTF-8 counts as HTTP, and HTTP's own
             // checks refuse it or let it through.
@@ -136,7 +136,7 @@ fn http1(bytes: &[u8], max_line: usize) -> Verdict {
             if !target.iter().all(text) {
                 OPAQUE
             } else if end.is_none() && !long {
-                Verdict::More
+                DetectionResult::More
             } else if http {
                 HTTP1
             } else {
@@ -147,14 +147,14 @@ fn http1(bytes: &[u8], max_line: usize) -> Verdict {
     }
 }
 
-enum Hello {
+enum HelloProgress {
     Is(ClientHello),
     More,
     Not,
 }
 
 /// Reads a ClientHello that may be spread over several records. It is not copied if one record contains it.
-fn client_hello(bytes: &[u8]) -> Hello {
+fn client_hello(bytes: &[u8]) -> HelloProgress {
     let mut rest = bytes;
     let mut first: &[u8] = &[];
     let mut joined = Vec::new();
@@ -165,33 +165,33 @@ fn client_hello(bytes: &[u8]) -> Hello {
             [1, a, b, c, body @ ..] => {
                 let len = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
                 if len > MAX_HELLO {
-                    return Hello::Not;
+                    return HelloProgress::Not;
                 }
                 if let Some(body) = body.get(..len) {
-                    return parse_hello(body).map_or(Hello::Not, Hello::Is);
+                    return parse_hello(body).map_or(HelloProgress::Not, HelloProgress::Is);
                 }
             }
             [1, ..] | [] => {}
-            _ => return Hello::Not,
+            _ => return HelloProgress::Not,
         }
         let (record, after) = match rest {
             // A handshake record of TLS, of any version (RFC 8446 section 5.1 says that the version is ignored).
             [0x16, 3, _, a, b, body @ ..] => {
                 let len = usize::from(*a) << 8 | usize::from(*b);
                 if len == 0 || len > 1 << 14 {
-                    return Hello::Not;
+                    return HelloProgress::Not;
                 }
                 match body.split_at_checked(len) {
                     Some(record) => record,
                     // The part that has arrived may already show that this is something else.
                     None if message.is_empty() && body.first().is_some_and(|kind| *kind != 1) => {
-                        return Hello::Not;
+                        return HelloProgress::Not;
                     }
-                    None => return Hello::More,
+                    None => return HelloProgress::More,
                 }
             }
-            [0x16, 3, ..] | [0x16] | [] => return Hello::More,
-            _ => return Hello::Not,
+            [0x16, 3, ..] | [0x16] | [] => return HelloProgress::More,
+            _ => return HelloProgress::Not,
         };
         rest = after;
         if first.is_empty() {
@@ -295,8 +295,8 @@ mod tests {
         message.chunks(size).flat_map(record).collect()
     }
 
-    fn is(protocol: Protocol) -> Verdict {
-        Verdict::Is(protocol, None)
+    fn is(protocol: Protocol) -> DetectionResult {
+        DetectionResult::Is(protocol, None)
     }
 
     #[test]
@@ -309,16 +309,20 @@ mod tests {
         for size in [1, 7, 100, 1000, 16384] {
             let bytes = in_records(&hello, size);
             for cut in 1..bytes.len() {
-                assert_eq!(auto(&bytes[..cut], 100), Verdict::More, "records of {size}, cut at {cut}");
+                assert_eq!(
+                    auto(&bytes[..cut], 100),
+                    DetectionResult::More,
+                    "records of {size}, cut at {cut}"
+                );
             }
-            assert_eq!(auto(&bytes, 100), Verdict::Is(Protocol::Tls, Some(expected.clone())));
+            assert_eq!(auto(&bytes, 100), DetectionResult::Is(Protocol::Tls, Some(expected.clone())));
         }
     }
 
     #[test]
     fn a_client_hello_without_a_name_is_tls_too() {
         let bytes = rustls_hello("192.0.2.1", &[]);
-        assert_eq!(tls(&bytes), Verdict::Is(Protocol::Tls, Some(ClientHello::default())));
+        assert_eq!(tls(&bytes), DetectionResult::Is(Protocol::Tls, Some(ClientHello::default())));
     }
 
     #[test]
@@ -329,11 +333,11 @@ mod tests {
             ("\r\nGET / HTTP/1.0\r\n", is(Protocol::Http1)),
             ("GET / HTTP/9.9\r\n", is(Protocol::Http1)),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", is(Protocol::Http2)),
-            ("PRI * HTTP/2.0\r\n\r\nSM", Verdict::More),
-            ("P", Verdict::More),
-            ("POST /", Verdict::More),
-            ("GET / HTTP/1.1\r", Verdict::More),
-            ("", Verdict::More),
+            ("PRI * HTTP/2.0\r\n\r\nSM", DetectionResult::More),
+            ("P", DetectionResult::More),
+            ("POST /", DetectionResult::More),
+            ("GET / HTTP/1.1\r", DetectionResult::More),
+            ("", DetectionResult::More),
         ] {
             assert_eq!(auto(bytes.as_bytes(), 100), verdict, "{bytes:?}");
         }
@@ -415,7 +419,7 @@ mod tests {
             for cut in 0..bytes.len() {
                 let early = auto(&bytes.as_bytes()[..cut], 100);
                 assert!(
-                    early == Verdict::More || early == whole,
+                    early == DetectionResult::More || early == whole,
                     "{bytes:?}, cut at {cut}: {early:?}, not {whole:?}"
                 );
             }
@@ -442,7 +446,7 @@ mod tests {
         #[test]
         fn more_bytes_never_change_a_verdict(line in "[A-Z]{1,5} /[a-z ]{0,9} ?(HTTP/1.1)?\r?\n?", more in ".{0,20}") {
             let verdict = auto(line.as_bytes(), 100);
-            if verdict != Verdict::More {
+            if verdict != DetectionResult::More {
                 prop_assert_eq!(auto([line, more].concat().as_bytes(), 100), verdict);
             }
         }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// Which phase of its end a listener is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Phase {
+pub enum DrainPhase {
     /// Connections are accepted.
     #[default]
     Serve,
@@ -23,17 +23,17 @@ pub enum Phase {
 /// Tells a listener on all workers to end. Each listener that a reload may end alone has its own trigger. Dropping a trigger signals
 /// nothing.
 #[derive(Clone, Debug)]
-pub struct DrainTrigger(Arc<watch::Sender<Phase>>);
+pub struct DrainTrigger(Arc<watch::Sender<DrainPhase>>);
 
 /// A listener's side of a [`DrainTrigger`].
 #[derive(Clone, Debug)]
 pub struct Drain {
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<DrainPhase>,
 }
 
 impl Default for DrainTrigger {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Phase::Serve)))
+        Self(Arc::new(watch::Sender::new(DrainPhase::Serve)))
     }
 }
 
@@ -50,15 +50,15 @@ impl DrainTrigger {
 
     /// Stops accepting and lets running work finish.
     pub fn drain(&self) {
-        self.advance(Phase::Drain);
+        self.advance(DrainPhase::Drain);
     }
 
     /// Closes what is still open, because the deadline has passed.
     pub fn cut(&self) {
-        self.advance(Phase::Cut);
+        self.advance(DrainPhase::Cut);
     }
 
-    fn advance(&self, to: Phase) {
+    fn advance(&self, to: DrainPhase) {
         self.0.send_if_modified(|phase| {
             let later = to > *phase;
             *phase = to.max(*phase);
@@ -69,7 +69,7 @@ impl DrainTrigger {
 
 impl Drain {
     /// Waits until the phase is `phase` or a later one. After its trigger was dropped, this never happens.
-    pub async fn reached(&mut self, phase: Phase) -> Phase {
+    pub async fn reached(&mut self, phase: DrainPhase) -> DrainPhase {
         match self.phase.wait_for(|now| *now >= phase).await {
             Ok(now) => *now,
             Err(_) => std::future::pending().await,
@@ -87,7 +87,7 @@ mod tests {
         let mut drain = trigger.subscribe();
         trigger.cut();
         trigger.drain();
-        assert_eq!(drain.reached(Phase::Drain).await, Phase::Cut);
+        assert_eq!(drain.reached(DrainPhase::Drain).await, DrainPhase::Cut);
     }
 
     #[tokio::test]
@@ -96,7 +96,7 @@ mod tests {
         let mut drain = trigger.subscribe();
         drop(trigger);
         let waited =
-            tokio::time::timeout(std::time::Duration::from_millis(1), drain.reached(Phase::Drain)).await;
+            tokio::time::timeout(std::time::Duration::from_millis(1), drain.reached(DrainPhase::Drain)).await;
         assert!(waited.is_err());
     }
 }

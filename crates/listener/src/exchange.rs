@@ -1,7 +1,7 @@
 //! Reports every exchange once: when it ends, or when it is given up.
 //!
-//! The rule: the owner of [`Finish`] owns the exchange. `Finish` moves from the running request into the response's body, and reports when
-//! it is dropped. So no path can forget the report, not even a panic. If the exchange was not marked as complete by then, the client left
+//! The rule: the owner of [`ExchangeReporter`] owns the exchange. The reporter moves from the running request into the
+//! response's body, and reports when it is dropped. So no path can forget the report, not even a panic. If the exchange was not marked as complete by then, the client left
 //! or the drain's deadline cut it.
 
 use std::{
@@ -19,20 +19,24 @@ use http::StatusCode;
 use http_body::{Frame, SizeHint};
 
 use crate::{
-    registry::{OpenConnection, Order},
-    request::Settings,
+    registry::{ConnectionOrder, OpenConnection},
+    request::ListenerSettings,
 };
 
 /// Reports an exchange when it is dropped.
-pub(crate) struct Finish {
+pub(crate) struct ExchangeReporter {
     pub(crate) exchange: Rc<Exchange>,
-    settings: Rc<Settings>,
+    settings: Rc<ListenerSettings>,
     live: Rc<OpenConnection>,
     complete: bool,
 }
 
-impl Finish {
-    pub(crate) fn new(exchange: Rc<Exchange>, settings: Rc<Settings>, live: Rc<OpenConnection>) -> Self {
+impl ExchangeReporter {
+    pub(crate) fn new(
+        exchange: Rc<Exchange>,
+        settings: Rc<ListenerSettings>,
+        live: Rc<OpenConnection>,
+    ) -> Self {
         live.begin();
         Self { exchange, settings, live, complete: false }
     }
@@ -53,14 +57,14 @@ fn left(exchange: &Exchange) -> String {
     }
 }
 
-impl Drop for Finish {
+impl Drop for ExchangeReporter {
     fn drop(&mut self) {
         self.live.end();
         if self.exchange.handed_over.get() {
             return;
         }
         if !self.complete && self.exchange.reason.get().is_none() {
-            if self.live.order() == Order::Cut {
+            if self.live.order() == ConnectionOrder::Cut {
                 self.exchange.fail(Reason::ShuttingDown, "the drain's deadline passed before the end");
             } else {
                 let stalled = self.live.stalled();
@@ -81,14 +85,14 @@ impl Drop for Finish {
 pub(crate) struct CountedBody {
     body: Body,
     /// `None` if the exchange continues as a tunnel.
-    finish: Option<Finish>,
+    finish: Option<ExchangeReporter>,
     /// How many bytes the complete body has, if that is known.
     expected: Option<u64>,
 }
 
 impl CountedBody {
     /// `head`: the request was a HEAD.
-    pub(crate) fn new(body: Body, finish: Finish, head: bool, status: StatusCode) -> Self {
+    pub(crate) fn new(body: Body, finish: ExchangeReporter, head: bool, status: StatusCode) -> Self {
         // RFC 9112 section 6.3 rule 1: these responses have no body, whatever their headers say, so none is read.
         let bodiless = head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let expected = if bodiless { Some(0) } else { http_body::Body::size_hint(&body).exact() };

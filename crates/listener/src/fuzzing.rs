@@ -1,7 +1,7 @@
 //! What `tests/fuzz` needs beside the public interface: the detection of a connection's first bytes.
 
 use crate::{
-    detect::{self, Verdict},
+    detect::{self, DetectionResult},
     transport::{ClientHello, Protocol},
 };
 
@@ -34,8 +34,8 @@ impl Detection {
             Self::Tls => detect::tls(bytes),
         };
         match verdict {
-            Verdict::Is(protocol, hello) => Some((protocol, hello)),
-            Verdict::More => None,
+            DetectionResult::Is(protocol, hello) => Some((protocol, hello)),
+            DetectionResult::More => None,
         }
     }
 }

@@ -27,17 +27,17 @@ const QUEUE: usize = 128;
 
 /// How many connections each worker of the process has.
 #[derive(Clone, Debug)]
-pub struct Workers(Arc<[Open]>);
+pub struct ConnectionsPerWorker(Arc<[OpenCount]>);
 
 /// It fills two cache lines, because processors fetch them in pairs: counting in one worker never slows another worker.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Open(AtomicUsize);
+struct OpenCount(AtomicUsize);
 
-impl Workers {
+impl ConnectionsPerWorker {
     /// `count` workers without a connection; at least one.
     pub fn new(count: usize) -> Self {
-        Self((0..count.max(1)).map(|_| Open::default()).collect())
+        Self((0..count.max(1)).map(|_| OpenCount::default()).collect())
     }
 
     /// The number of workers.
@@ -50,11 +50,11 @@ impl Workers {
         self.0.get(worker).map_or(0, |open| open.0.load(Ordering::Relaxed))
     }
 
-    fn enter(&self, worker: usize) -> Load {
+    fn enter(&self, worker: usize) -> ConnectionCount {
         if let Some(open) = self.0.get(worker) {
             open.0.fetch_add(1, Ordering::Relaxed);
         }
-        Load { workers: self.clone(), worker }
+        ConnectionCount { workers: self.clone(), worker }
     }
 
     /// One slot for each worker, for the sockets of one bind.
@@ -69,12 +69,12 @@ impl Workers {
 
 /// One connection in its worker's count. Dropping it removes the connection from the count.
 #[derive(Debug)]
-pub(crate) struct Load {
-    workers: Workers,
+pub(crate) struct ConnectionCount {
+    workers: ConnectionsPerWorker,
     worker: usize,
 }
 
-impl Drop for Load {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         if let Some(open) = self.workers.0.get(self.worker) {
             open.0.fetch_sub(1, Ordering::Relaxed);
@@ -84,7 +84,7 @@ impl Drop for Load {
 
 /// An accepted socket that belongs to no runtime yet.
 #[derive(Debug)]
-pub(crate) enum Accepted {
+pub(crate) enum DetachedSocket {
     Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
 }
@@ -92,28 +92,28 @@ pub(crate) enum Accepted {
 /// A worker among those that accept from one bind.
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
-    workers: Workers,
+    workers: ConnectionsPerWorker,
     worker: usize,
-    to: Arc<[mpsc::Sender<(Accepted, Load)>]>,
-    queue: mpsc::Receiver<(Accepted, Load)>,
+    to: Arc<[mpsc::Sender<(DetachedSocket, ConnectionCount)>]>,
+    queue: mpsc::Receiver<(DetachedSocket, ConnectionCount)>,
 }
 
 /// Which worker a new connection belongs to.
 #[derive(Debug)]
 pub(crate) enum ConnectionOwner<'a> {
-    Here(Load),
-    There(Offer<'a>),
+    Here(ConnectionCount),
+    There(HandoverPermit<'a>),
 }
 
 /// Room for one socket in another worker's queue.
 #[derive(Debug)]
-pub(crate) struct Offer<'a> {
-    permit: mpsc::Permit<'a, (Accepted, Load)>,
-    load: Load,
+pub(crate) struct HandoverPermit<'a> {
+    permit: mpsc::Permit<'a, (DetachedSocket, ConnectionCount)>,
+    load: ConnectionCount,
 }
 
-impl Offer<'_> {
-    pub(crate) fn take(self, accepted: Accepted) {
+impl HandoverPermit<'_> {
+    pub(crate) fn take(self, accepted: DetachedSocket) {
         self.permit.send((accepted, self.load));
     }
 }
@@ -132,18 +132,20 @@ impl WorkerSlot {
             return ConnectionOwner::Here(self.here());
         };
         match self.to.get(worker).map(mpsc::Sender::try_reserve) {
-            Some(Ok(permit)) => ConnectionOwner::There(Offer { permit, load: self.workers.enter(worker) }),
+            Some(Ok(permit)) => {
+                ConnectionOwner::There(HandoverPermit { permit, load: self.workers.enter(worker) })
+            }
             _ => ConnectionOwner::Here(self.here()),
         }
     }
 
     /// Counts a connection that stays here, whatever the balance is.
-    pub(crate) fn here(&self) -> Load {
+    pub(crate) fn here(&self) -> ConnectionCount {
         self.workers.enter(self.worker)
     }
 
     /// The next socket that another worker handed over.
-    pub(crate) fn poll_handed(&mut self, cx: &mut Context<'_>) -> Poll<(Accepted, Load)> {
+    pub(crate) fn poll_handed(&mut self, cx: &mut Context<'_>) -> Poll<(DetachedSocket, ConnectionCount)> {
         match self.queue.poll_recv(cx) {
             Poll::Ready(Some(handed)) => Poll::Ready(handed),
             // A slot holds a sender to its own queue, so `None` means that the queue was closed.
@@ -152,7 +154,7 @@ impl WorkerSlot {
     }
 
     /// Accepts no more sockets, and returns those that were handed over before. It waits for a socket that is being handed over right now.
-    pub(crate) async fn close(&mut self) -> Vec<(Accepted, Load)> {
+    pub(crate) async fn close(&mut self) -> Vec<(DetachedSocket, ConnectionCount)> {
         self.queue.close();
         let mut rest = Vec::new();
         while let Some(handed) = self.queue.recv().await {
@@ -166,12 +168,12 @@ impl WorkerSlot {
 mod tests {
     use super::*;
 
-    fn unix() -> Accepted {
-        Accepted::Unix(std::os::unix::net::UnixStream::pair().unwrap().0)
+    fn unix() -> DetachedSocket {
+        DetachedSocket::Unix(std::os::unix::net::UnixStream::pair().unwrap().0)
     }
 
     /// Lets worker 0 accept this many connections. Those that stay are kept open.
-    fn accept(seat: &WorkerSlot, count: usize, kept: &mut Vec<Load>) {
+    fn accept(seat: &WorkerSlot, count: usize, kept: &mut Vec<ConnectionCount>) {
         for _ in 0..count {
             match seat.place() {
                 ConnectionOwner::Here(load) => kept.push(load),
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn few_connections_are_spread_exactly_and_balanced_ones_stay() {
-        let workers = Workers::new(4);
+        let workers = ConnectionsPerWorker::new(4);
         let seats: Vec<_> = workers.seats().collect();
         let mut kept = Vec::new();
         accept(&seats[0], 8, &mut kept);
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn large_counts_may_differ_by_an_eighth() {
-        let workers = Workers::new(2);
+        let workers = ConnectionsPerWorker::new(2);
         let seats: Vec<_> = workers.seats().collect();
         let mut kept: Vec<_> = (0..80).map(|_| seats[0].here()).collect();
         kept.extend((0..70).map(|_| seats[1].here()));
@@ -207,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_full_or_closed_queue_accepts_nothing() {
-        let workers = Workers::new(2);
+        let workers = ConnectionsPerWorker::new(2);
         let mut seats: Vec<_> = workers.seats().collect();
         let mut kept: Vec<_> = (0..1000).map(|_| seats[0].here()).collect();
         accept(&seats[0], QUEUE + 5, &mut kept);

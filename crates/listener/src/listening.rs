@@ -10,9 +10,9 @@ use attache_http::Client;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::{
-    handover::Accepted,
+    handover::DetachedSocket,
     socket::{SocketKind, UnixPath, original_destination},
-    stream::Stream,
+    stream::ClientStream,
 };
 
 /// A listener's socket in this worker's runtime.
@@ -40,7 +40,7 @@ impl Listening {
     }
 
     /// The stream and the client of an accepted socket. The worker that serves the connection reads the socket's addresses.
-    pub(crate) fn client(&self, fresh: AcceptedSocket, transparent: bool) -> (Stream, Client) {
+    pub(crate) fn client(&self, fresh: AcceptedSocket, transparent: bool) -> (ClientStream, Client) {
         match (fresh, self) {
             (AcceptedSocket::Tcp(tcp, address), Self::Tcp(_, bound)) => {
                 tcp_client(tcp, address, *bound, transparent)
@@ -53,7 +53,7 @@ impl Listening {
     }
 
     /// Accepts the connections that are still in the kernel's queue, even if tokio doesn't know of them yet.
-    pub(crate) fn rest(self, transparent: bool) -> io::Result<Vec<(Stream, Client)>> {
+    pub(crate) fn rest(self, transparent: bool) -> io::Result<Vec<(ClientStream, Client)>> {
         let mut all = Vec::new();
         match self {
             Self::Tcp(socket, bound) => {
@@ -84,22 +84,27 @@ pub(crate) enum AcceptedSocket {
 
 impl AcceptedSocket {
     /// Takes the socket out of the runtime.
-    pub(crate) fn release(self) -> io::Result<Accepted> {
+    pub(crate) fn release(self) -> io::Result<DetachedSocket> {
         Ok(match self {
-            Self::Tcp(tcp, address) => Accepted::Tcp(tcp.into_std()?, address),
-            Self::Unix(unix) => Accepted::Unix(unix.into_std()?),
+            Self::Tcp(tcp, address) => DetachedSocket::Tcp(tcp.into_std()?, address),
+            Self::Unix(unix) => DetachedSocket::Unix(unix.into_std()?),
         })
     }
 
-    pub(crate) fn adopt(accepted: Accepted) -> io::Result<Self> {
+    pub(crate) fn adopt(accepted: DetachedSocket) -> io::Result<Self> {
         Ok(match accepted {
-            Accepted::Tcp(tcp, address) => Self::Tcp(TcpStream::from_std(tcp)?, address),
-            Accepted::Unix(unix) => Self::Unix(UnixStream::from_std(unix)?),
+            DetachedSocket::Tcp(tcp, address) => Self::Tcp(TcpStream::from_std(tcp)?, address),
+            DetachedSocket::Unix(unix) => Self::Unix(UnixStream::from_std(unix)?),
         })
     }
 }
 
-fn tcp_client(tcp: TcpStream, address: SocketAddr, bound: SocketAddr, transparent: bool) -> (Stream, Client) {
+fn tcp_client(
+    tcp: TcpStream,
+    address: SocketAddr,
+    bound: SocketAddr,
+    transparent: bool,
+) -> (ClientStream, Client) {
     // A wildcard address doesn't say which address the client called.
     let local = if bound.ip().is_unspecified() { tcp.local_addr().ok() } else { Some(bound) };
     let original_destination = if transparent { original_destination(&tcp, local) } else { None };

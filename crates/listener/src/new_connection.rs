@@ -14,8 +14,8 @@ use std::{
 };
 
 use attache_config::model::{ListenProtocol, ProxyProtocolIn, TlsMode};
-use attache_http::{AcceptedTraffic, Client, Proven};
-use attache_telemetry::{Admitted, Exchange, Reason, Side, metrics};
+use attache_http::{AcceptedTraffic, Client, VerifiedIdentity};
+use attache_telemetry::{CertificateSide, Exchange, IdentityCheckResult, Reason, metrics};
 use attache_tls::Alpn;
 use attache_wire::proxy_protocol;
 use http::HeaderValue;
@@ -25,10 +25,10 @@ use tokio::{
 };
 
 use crate::{
-    detect::{self, Verdict},
-    registry::{OpenConnection, Order},
-    request::{HEADER_TIMEOUT, Refusal, Settings},
-    stream::Stream,
+    detect::{self, DetectionResult},
+    registry::{ConnectionOrder, OpenConnection},
+    request::{EarlyRefusal, HEADER_TIMEOUT, ListenerSettings},
+    stream::ClientStream,
     transport::{ClientHello, Protocol},
 };
 
@@ -40,46 +40,46 @@ const FIRST_READ: usize = 4096;
 /// The most bytes that detection reads. If the protocol is still unknown then, the HTTP parser refuses the bytes; if no route accepts HTTP,
 /// they are opaque.
 const MAX_DETECT: usize = 32 << 10;
-const PLAINTEXT: Refusal =
-    Refusal::new(Reason::PlaintextDenied, "This listener speaks only TLS; connect with https.");
-const IDENTITY: Refusal = Refusal::new(
+const PLAINTEXT: EarlyRefusal =
+    EarlyRefusal::new(Reason::PlaintextDenied, "This listener speaks only TLS; connect with https.");
+const IDENTITY: EarlyRefusal = EarlyRefusal::new(
     Reason::DeniedIdentity,
     "The identity in your certificate is not allowed to use this listener.",
 );
 
 /// Why a connection ended before it had a protocol.
-pub(crate) enum End {
+pub(crate) enum EarlyEnd {
     /// The client left, or was told to leave.
     Gone,
     /// It failed: the protocol, the reason, and the details.
     Failed(&'static str, Reason, String),
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for EarlyEnd {
     fn from(_: io::Error) -> Self {
         Self::Gone
     }
 }
 
 /// What detection found.
-pub(crate) struct Found {
+pub(crate) struct Detected {
     pub(crate) protocol: Protocol,
     /// The ClientHello of TLS that is passed through.
     pub(crate) hello: Option<ClientHello>,
     /// Every request is refused with this.
-    pub(crate) deny: Option<Refusal>,
+    pub(crate) deny: Option<EarlyRefusal>,
     /// Neither side has sent anything. The connection may be opaque with a server that sends first, or HTTP on a connection that was opened
     /// ahead of use.
     pub(crate) silent: bool,
 }
 
-impl From<Protocol> for Found {
+impl From<Protocol> for Detected {
     fn from(protocol: Protocol) -> Self {
         Self { protocol, hello: None, deny: None, silent: false }
     }
 }
 
-impl From<(Protocol, Option<ClientHello>)> for Found {
+impl From<(Protocol, Option<ClientHello>)> for Detected {
     fn from((protocol, hello): (Protocol, Option<ClientHello>)) -> Self {
         Self { hello, ..protocol.into() }
     }
@@ -87,10 +87,10 @@ impl From<(Protocol, Option<ClientHello>)> for Found {
 
 /// A connection whose protocol is still being detected.
 pub(crate) struct NewConnection {
-    pub(crate) settings: Rc<Settings>,
+    pub(crate) settings: Rc<ListenerSettings>,
     pub(crate) client: Client,
     pub(crate) live: Rc<OpenConnection>,
-    pub(crate) stream: Stream,
+    pub(crate) stream: ClientStream,
     /// Why the client is not allowed.
     pub(crate) denied: Option<Box<str>>,
     /// Bytes that were read from the stream and not put back yet.
@@ -126,19 +126,19 @@ impl NewConnection {
     }
 
     /// Reads once. Returns 0 at the end of the client's bytes, and an error if an order ends the wait.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, End>> {
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, EarlyEnd>> {
         // The buffer is on the stack: an accepted socket counts as readable at first, and a connection that waits must not hold a buffer.
         let mut space = [MaybeUninit::uninit(); FIRST_READ];
         let mut buf = ReadBuf::uninit(&mut space);
         self.live.register(cx);
         // As long as nothing has arrived, a drain or the idle sweep ends the wait; after that only a cut does.
-        let ends_at = if self.bytes.is_empty() { Order::Finish } else { Order::Cut };
+        let ends_at = if self.bytes.is_empty() { ConnectionOrder::Finish } else { ConnectionOrder::Cut };
         match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-            Poll::Pending if self.live.order() >= ends_at => Poll::Ready(Err(End::Gone)),
+            Poll::Pending if self.live.order() >= ends_at => Poll::Ready(Err(EarlyEnd::Gone)),
             Poll::Pending => Poll::Pending,
             Poll::Ready(read) => {
                 self.bytes.extend_from_slice(buf.filled());
-                Poll::Ready(read.map(|()| buf.filled().len()).map_err(End::from))
+                Poll::Ready(read.map(|()| buf.filled().len()).map_err(EarlyEnd::from))
             }
         }
     }
@@ -152,7 +152,7 @@ impl NewConnection {
     }
 
     /// Looks at the first bytes, and terminates TLS.
-    pub(crate) async fn protocol(&mut self) -> Result<Found, End> {
+    pub(crate) async fn protocol(&mut self) -> Result<Detected, EarlyEnd> {
         let listener = self.settings.listener.clone();
         if listener.proxy_protocol != ProxyProtocolIn::Off {
             self.proxy_header(listener.proxy_protocol == ProxyProtocolIn::Require).await?;
@@ -196,17 +196,17 @@ impl NewConnection {
             // The client gets a 403 with the reason; its bytes are not parsed.
             (Some(error), Protocol::Http1 | Protocol::Http2) => {
                 self.denied = Some(format!("{} ({})", IDENTITY.rule, why(&error)).into());
-                Ok(Found { deny: Some(IDENTITY), ..found })
+                Ok(Detected { deny: Some(IDENTITY), ..found })
             }
-            (Some(error), _) => Err(End::Failed("tls", error.reason, why(&error))),
+            (Some(error), _) => Err(EarlyEnd::Failed("tls", error.reason, why(&error))),
         }
     }
 
-    async fn refuse_plaintext(&mut self) -> Result<Found, End> {
+    async fn refuse_plaintext(&mut self) -> Result<Detected, EarlyEnd> {
         let deadline = Instant::now() + self.settings.listener.detect_timeout;
         match self.verdict(Some(deadline), |b| detect::auto(b, usize::MAX)).await? {
-            Some((Protocol::Http1, _)) => Ok(Found { deny: Some(PLAINTEXT), ..Protocol::Http1.into() }),
-            found => Err(End::Failed(
+            Some((Protocol::Http1, _)) => Ok(Detected { deny: Some(PLAINTEXT), ..Protocol::Http1.into() }),
+            found => Err(EarlyEnd::Failed(
                 found.map_or(Protocol::Tcp, |(protocol, _)| protocol).as_str(),
                 Reason::PlaintextDenied,
                 "the first byte is not that of TLS".into(),
@@ -228,7 +228,7 @@ impl NewConnection {
                 && self.takes().opaque)
     }
 
-    async fn detect(&mut self) -> Result<Found, End> {
+    async fn detect(&mut self) -> Result<Detected, EarlyEnd> {
         let listener = self.settings.listener.clone();
         match listener.protocol {
             ListenProtocol::Tcp => Ok(Protocol::Tcp.into()),
@@ -240,7 +240,7 @@ impl NewConnection {
                 let deadline = self.first(None).await?.map(|_| Instant::now() + HANDSHAKE_TIMEOUT);
                 match self.verdict(deadline, detect::tls).await? {
                     Some((Protocol::Tls, hello)) => Ok((Protocol::Tls, hello).into()),
-                    found => Err(End::Failed(
+                    found => Err(EarlyEnd::Failed(
                         found.map_or(Protocol::Tcp, |(protocol, _)| protocol).as_str(),
                         Reason::PlaintextDenied,
                         "the connection does not begin with a TLS ClientHello".into(),
@@ -252,7 +252,7 @@ impl NewConnection {
     }
 
     /// Detects for `protocol: auto`, according to the kinds of routes that this connection can reach.
-    async fn detect_auto(&mut self) -> Result<Found, End> {
+    async fn detect_auto(&mut self) -> Result<Detected, EarlyEnd> {
         let takes = self.takes();
         if !takes.opaque {
             // The HTTP parser decides about all bytes, whenever they arrive, except about TLS that may be passed through.
@@ -265,21 +265,21 @@ impl NewConnection {
             return Ok(self.within(found.unwrap_or((Protocol::Tcp, None))));
         }
         match self.first(Some(deadline)).await? {
-            None => Ok(Found { silent: true, ..Protocol::Tcp.into() }),
+            None => Ok(Detected { silent: true, ..Protocol::Tcp.into() }),
             Some(_) => self.spoken(deadline).await,
         }
     }
 
     /// Detects for `protocol: auto` if routes accept HTTP and opaque bytes, after the client has begun. Whatever could still be HTTP at the
     /// deadline is HTTP: a pause must not turn a request into bytes that no rule checks.
-    pub(crate) async fn spoken(&mut self, deadline: Instant) -> Result<Found, End> {
+    pub(crate) async fn spoken(&mut self, deadline: Instant) -> Result<Detected, EarlyEnd> {
         let max_line = self.settings.listener.http.limits.request_line;
         let found = self.verdict(Some(deadline), |bytes| detect::auto_or_http(bytes, max_line)).await?;
         Ok(self.within(found.unwrap_or((Protocol::Http1, None))))
     }
 
     /// Waits for the client's first byte without a limit, as an idle connection waits for a request. Returns the deadline for the rest.
-    pub(crate) async fn wait(&mut self) -> Result<Instant, End> {
+    pub(crate) async fn wait(&mut self) -> Result<Instant, EarlyEnd> {
         self.live.sweepable.set(true);
         self.first(None).await?;
         self.live.sweepable.set(false);
@@ -288,7 +288,7 @@ impl NewConnection {
 
     /// Detects HTTP; its server refuses everything else, because no route accepts opaque bytes. The timeout of the head begins with the
     /// first byte.
-    async fn detect_http(&mut self, look: impl Fn(&[u8]) -> Verdict) -> Result<Found, End> {
+    async fn detect_http(&mut self, look: impl Fn(&[u8]) -> DetectionResult) -> Result<Detected, EarlyEnd> {
         self.wait().await?;
         let deadline = Instant::now() + self.settings.listener.http.header_timeout;
         let found = match self.verdict(Some(deadline), look).await? {
@@ -298,12 +298,12 @@ impl NewConnection {
         };
         // The client stopped within a preface or a ClientHello. HTTP/1 answers that, and gives the client no more time.
         let late = found.is_none() && Instant::now() >= deadline;
-        let found = Found::from(found.unwrap_or((Protocol::Http1, None)));
-        Ok(if late { Found { deny: Some(HEADER_TIMEOUT), ..found } } else { found })
+        let found = Detected::from(found.unwrap_or((Protocol::Http1, None)));
+        Ok(if late { Detected { deny: Some(HEADER_TIMEOUT), ..found } } else { found })
     }
 
     /// TLS inside the TLS that was terminated here belongs to the application.
-    fn within(&self, (protocol, hello): (Protocol, Option<ClientHello>)) -> Found {
+    fn within(&self, (protocol, hello): (Protocol, Option<ClientHello>)) -> Detected {
         if protocol == Protocol::Tls && self.client.tls {
             Protocol::Tcp.into()
         } else {
@@ -313,7 +313,7 @@ impl NewConnection {
 
     /// Reads the ClientHello before answering it, if something depends on it: whether TLS is passed through, and which protocol ALPN
     /// confirms.
-    async fn hello(&mut self) -> Result<Option<ClientHello>, End> {
+    async fn hello(&mut self) -> Result<Option<ClientHello>, EarlyEnd> {
         let protocol = self.settings.listener.protocol;
         if !self.settings.passes_tls && !matches!(protocol, ListenProtocol::Tcp | ListenProtocol::Auto) {
             return Ok(None);
@@ -321,7 +321,7 @@ impl NewConnection {
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         match self.verdict(Some(deadline), detect::tls).await? {
             Some((_, hello)) => Ok(hello),
-            None => Err(End::Failed(
+            None => Err(EarlyEnd::Failed(
                 "tls",
                 Reason::TlsTimeout,
                 "no complete ClientHello arrived within 10 s".into(),
@@ -356,13 +356,13 @@ impl NewConnection {
     async fn verdict(
         &mut self,
         deadline: Option<Instant>,
-        look: impl Fn(&[u8]) -> Verdict,
-    ) -> Result<Option<(Protocol, Option<ClientHello>)>, End> {
+        look: impl Fn(&[u8]) -> DetectionResult,
+    ) -> Result<Option<(Protocol, Option<ClientHello>)>, EarlyEnd> {
         loop {
             match look(&self.bytes) {
-                Verdict::Is(protocol, hello) => return Ok(Some((protocol, hello))),
-                Verdict::More if self.bytes.len() >= MAX_DETECT => return Ok(None),
-                Verdict::More => {}
+                DetectionResult::Is(protocol, hello) => return Ok(Some((protocol, hello))),
+                DetectionResult::More if self.bytes.len() >= MAX_DETECT => return Ok(None),
+                DetectionResult::More => {}
             }
             let more = self.more();
             let read = match deadline {
@@ -379,7 +379,7 @@ impl NewConnection {
     }
 
     /// The first byte; `None` if the deadline passed before it arrived.
-    async fn first(&mut self, deadline: Option<Instant>) -> Result<Option<u8>, End> {
+    async fn first(&mut self, deadline: Option<Instant>) -> Result<Option<u8>, EarlyEnd> {
         if self.bytes.is_empty() {
             let read = match deadline {
                 Some(deadline) => match timeout_at(deadline, self.more()).await {
@@ -389,28 +389,29 @@ impl NewConnection {
                 None => self.more().await?,
             };
             if read == 0 {
-                return Err(End::Gone);
+                return Err(EarlyEnd::Gone);
             }
         }
         Ok(self.bytes.first().copied())
     }
 
     /// Reads once. Returns 0 at the end of the client's bytes. If the future is dropped, no byte is lost.
-    async fn more(&mut self) -> Result<usize, End> {
+    async fn more(&mut self) -> Result<usize, EarlyEnd> {
         let begun = !self.bytes.is_empty();
         match poll_fn(|cx| self.poll_more(cx)).await? {
-            0 if !begun => Err(End::Gone),
+            0 if !begun => Err(EarlyEnd::Gone),
             read => Ok(read),
         }
     }
 
-    async fn proxy_header(&mut self, required: bool) -> Result<(), End> {
-        let failed =
-            |detail: &str| Err(End::Failed("tcp", Reason::BadRequest, format!("PROXY protocol: {detail}")));
+    async fn proxy_header(&mut self, required: bool) -> Result<(), EarlyEnd> {
+        let failed = |detail: &str| {
+            Err(EarlyEnd::Failed("tcp", Reason::BadRequest, format!("PROXY protocol: {detail}")))
+        };
         let deadline = Instant::now() + PROXY_TIMEOUT;
         loop {
             match proxy_protocol::read(&self.bytes) {
-                proxy_protocol::Read::Header(header) => {
+                proxy_protocol::ProxyHeaderResult::Header(header) => {
                     self.bytes.drain(..header.len);
                     if let Some((source, destination)) = header.addresses {
                         self.client.address = Some(source);
@@ -418,14 +419,14 @@ impl NewConnection {
                     }
                     return Ok(());
                 }
-                proxy_protocol::Read::None if required => {
+                proxy_protocol::ProxyHeaderResult::None if required => {
                     return failed(
                         "the connection does not begin with a header: make the sender send one, or set `proxy_protocol: off`",
                     );
                 }
-                proxy_protocol::Read::None => return Ok(()),
-                proxy_protocol::Read::Bad(what) => return failed(what),
-                proxy_protocol::Read::More => {}
+                proxy_protocol::ProxyHeaderResult::None => return Ok(()),
+                proxy_protocol::ProxyHeaderResult::Bad(what) => return failed(what),
+                proxy_protocol::ProxyHeaderResult::More => {}
             }
             match timeout_at(deadline, self.more()).await {
                 Ok(Ok(1..)) => {}
@@ -442,37 +443,37 @@ impl NewConnection {
         &mut self,
         tls: &attache_tls::Acceptor,
         alpn: Alpn,
-    ) -> Result<(Option<Vec<u8>>, Option<attache_tls::Error>), End> {
-        let mut stream = std::mem::replace(&mut self.stream, Stream::gone());
+    ) -> Result<(Option<Vec<u8>>, Option<attache_tls::Error>), EarlyEnd> {
+        let mut stream = std::mem::replace(&mut self.stream, ClientStream::gone());
         stream.unread(std::mem::take(&mut self.bytes).into());
         let live = self.live.clone();
         // Boxed: a handshake is large and short, and the connection's task is small and long.
         let mut accept = Box::pin(timeout(HANDSHAKE_TIMEOUT, tls.admit_with(stream, alpn)));
         let accepted = std::future::poll_fn(|cx| {
             live.register(cx);
-            if live.order() == Order::Cut {
+            if live.order() == ConnectionOrder::Cut {
                 return Poll::Ready(None);
             }
             accept.as_mut().poll(cx).map(Some)
         });
-        let failed = |reason, detail| Err(End::Failed("tls", reason, detail));
+        let failed = |reason, detail| Err(EarlyEnd::Failed("tls", reason, detail));
         let accepted = match accepted.await {
-            None => return Err(End::Gone),
+            None => return Err(EarlyEnd::Gone),
             Some(Err(_)) => return failed(Reason::TlsTimeout, "the handshake took longer than 10 s".into()),
             Some(Ok(Err(error))) => return failed(error.reason, why(&error)),
             Some(Ok(Ok(admission))) => admission,
         };
         let (accepted, denied) = match accepted {
-            attache_tls::Admission::Admitted(accepted) => (accepted, None),
-            attache_tls::Admission::Denied { connection, error } => (connection, Some(error)),
+            attache_tls::ClientAdmission::Admitted(accepted) => (accepted, None),
+            attache_tls::ClientAdmission::Denied { connection, error } => (connection, Some(error)),
         };
         let listener = self.settings.listener.clone();
-        let attache_tls::Handshake { version, kind, key_exchange } = accepted.handshake;
-        metrics().tls_handshake(Side::Listener, &listener.name, version, kind, key_exchange);
+        let attache_tls::HandshakeInfo { version, kind, key_exchange } = accepted.handshake;
+        metrics().tls_handshake(CertificateSide::Listener, &listener.name, version, kind, key_exchange);
         let outcome = match (&denied, &accepted.client) {
-            (Some(_), _) => Admitted::Denied,
-            (None, Some(_)) => Admitted::Allowed,
-            (None, None) => Admitted::Anonymous,
+            (Some(_), _) => IdentityCheckResult::Denied,
+            (None, Some(_)) => IdentityCheckResult::Allowed,
+            (None, None) => IdentityCheckResult::Anonymous,
         };
         metrics().tls_client(&listener.name, outcome);
         self.client.tls = true;
@@ -480,7 +481,7 @@ impl NewConnection {
         let details = &listener.http.set_current_client_cert_details;
         self.client.proven = accepted.client.map(|client| {
             let element = attache_tls::xfcc::element(&client, accepted.own_uri.as_deref(), details);
-            Box::new(Proven {
+            Box::new(VerifiedIdentity {
                 identities: accepted.identities,
                 uris: client.uris.len(),
                 subject: client.subject.as_str().into(),

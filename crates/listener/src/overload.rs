@@ -2,7 +2,7 @@
 //!
 //! One thread watches the process's memory and file descriptors, and writes its decisions here. Workers only read: one load for each
 //! connection, and one for each request. While the process is short of something, that thread also calls all workers now and then
-//! ([`Overload::pressed`]), so that idle resources are released.
+//! ([`OverloadState::pressed`]), so that idle resources are released.
 //!
 //! **File descriptors.** A burst may come between two checks. So every accepted connection is subtracted from the number that was free at
 //! the last check, with one more for the connection to its upstream. So accepting stops before it fails, and the reserve stays for what
@@ -19,7 +19,7 @@ const PER_CONNECTION: i64 = 2;
 
 /// The process's state of overload, shared by all threads.
 #[derive(Debug)]
-pub struct Overload {
+pub struct OverloadState {
     stop: AtomicBool,
     /// Requests with a higher number, so with less urgency, are refused; -1 refuses all.
     keeps: AtomicI8,
@@ -27,7 +27,7 @@ pub struct Overload {
     pressed: watch::Sender<()>,
 }
 
-impl Default for Overload {
+impl Default for OverloadState {
     fn default() -> Self {
         Self {
             stop: AtomicBool::new(false),
@@ -38,7 +38,7 @@ impl Default for Overload {
     }
 }
 
-impl Overload {
+impl OverloadState {
     /// Sets what holds until the next check: the urgency up to which requests are served (7 all, -1 none), whether accepting stops, and how
     /// many file descriptors may be used.
     pub fn set(&self, keeps: i8, stop: bool, descriptors: i64) {
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn requests_are_refused_from_the_least_urgent_on() {
-        let overload = Overload::default();
+        let overload = OverloadState::default();
         assert!(!overload.refuses(|| panic!("the urgency is not read without overload")));
         overload.set(3, false, i64::MAX);
         assert!(!overload.refuses(|| 3) && overload.refuses(|| 4));
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_burst_between_two_checks_uses_no_more_than_was_free() {
-        let overload = Overload::default();
+        let overload = OverloadState::default();
         overload.set(7, false, 5);
         let taken =
             std::iter::repeat_with(|| overload.accepted()).take_while(|()| !overload.stops_accepting());

@@ -5,18 +5,18 @@ use std::rc::Rc;
 use attache_http::Client;
 use attache_telemetry::Exchange;
 
-use crate::{registry::OpenConnection, request::Settings};
+use crate::{registry::OpenConnection, request::ListenerSettings};
 
 /// What a connection's server needs to know about it.
-pub(crate) struct Reader {
-    pub(crate) settings: Rc<Settings>,
+pub(crate) struct ServingContext {
+    pub(crate) settings: Rc<ListenerSettings>,
     pub(crate) client: Rc<Client>,
     pub(crate) live: Rc<OpenConnection>,
     /// Why the client is not allowed, in a text that names its identity.
     pub(crate) denied: Option<Box<str>>,
 }
 
-impl Reader {
+impl ServingContext {
     /// A record of this connection, or of a request on it.
     #[inline]
     pub(crate) fn exchange(&self, protocol: &'static str) -> Rc<Exchange> {

@@ -16,7 +16,7 @@ use crate::stall::stalled;
 
 /// What a connection was told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) enum Order {
+pub(crate) enum ConnectionOrder {
     /// Continue.
     #[default]
     Serve,
@@ -24,7 +24,7 @@ pub(crate) enum Order {
     EndWithAnswer,
     /// Finish what runs, then close; an idle connection closes at once.
     Finish,
-    /// It was idle for too long; otherwise like [`Order::Finish`].
+    /// It was idle for too long; otherwise like [`ConnectionOrder::Finish`].
     Idle,
     /// Close now.
     Cut,
@@ -34,7 +34,7 @@ pub(crate) enum Order {
 /// compared for equality, and two checks are never 2^32 exchanges apart.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
-    order: Cell<Order>,
+    order: Cell<ConnectionOrder>,
     waker: RefCell<Option<Waker>>,
     /// Exchanges that run now.
     running: Cell<u32>,
@@ -113,7 +113,7 @@ impl OpenConnection {
         }
     }
 
-    pub(crate) fn order(&self) -> Order {
+    pub(crate) fn order(&self) -> ConnectionOrder {
         self.order.get()
     }
 
@@ -127,7 +127,7 @@ impl OpenConnection {
     }
 
     /// Gives an order. An order that is weaker than the one before is ignored.
-    pub(crate) fn give(&self, order: Order) {
+    pub(crate) fn give(&self, order: ConnectionOrder) {
         if order > self.order.get() {
             self.order.set(order);
             self.wake();
@@ -153,7 +153,7 @@ const FREE_CHECKS: u8 = 3;
 /// All connections of one listener on one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    all: RefCell<Seats>,
+    all: RefCell<ConnectionSlab>,
     empty: Notify,
     /// Notified when the first connection arrives.
     entered: Notify,
@@ -163,7 +163,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// Adds a new connection. Dropping the entry removes it.
-    pub(crate) fn enter(self: &Rc<Self>) -> Entry {
+    pub(crate) fn enter(self: &Rc<Self>) -> RegistryEntry {
         let live = Rc::new(OpenConnection::default());
         let mut all = self.all.borrow_mut();
         if all.taken == 0 {
@@ -171,11 +171,11 @@ impl Registry {
         }
         let seat = all.take(live.clone());
         drop(all);
-        Entry { seat, live, registry: self.clone() }
+        RegistryEntry { seat, live, registry: self.clone() }
     }
 
     /// Gives every connection an order.
-    pub(crate) fn give_all(&self, order: Order) {
+    pub(crate) fn give_all(&self, order: ConnectionOrder) {
         for live in self.all.borrow().open() {
             live.give(order);
         }
@@ -191,7 +191,7 @@ impl Registry {
                 if live.running.get() > 0 || activity != before { 0 } else { times.saturating_add(1) };
             live.swept.set((activity, times));
             if times >= IDLE_SWEEPS {
-                live.give(Order::Idle);
+                live.give(ConnectionOrder::Idle);
             }
         }
     }
@@ -202,7 +202,7 @@ impl Registry {
         for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
             let idle = live.is_idle() && live.relieved.replace(activity) == activity;
-            live.give(if idle { Order::Idle } else { Order::EndWithAnswer });
+            live.give(if idle { ConnectionOrder::Idle } else { ConnectionOrder::EndWithAnswer });
         }
     }
 
@@ -241,11 +241,11 @@ impl Registry {
     pub(crate) fn age(&self) {
         for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             match live.left.get() {
-                0 => live.give(Order::Finish),
+                0 => live.give(ConnectionOrder::Finish),
                 left => {
                     live.left.set(left - 1);
                     if left == 1 {
-                        live.give(Order::EndWithAnswer);
+                        live.give(ConnectionOrder::EndWithAnswer);
                     }
                 }
             }
@@ -262,13 +262,13 @@ impl Registry {
 
 /// The connections by number. A free number is used again, so a connection takes only one pointer here: memory per idle connection counts.
 #[derive(Debug, Default)]
-struct Seats {
+struct ConnectionSlab {
     all: Vec<Option<Rc<OpenConnection>>>,
     free: Vec<u32>,
     taken: usize,
 }
 
-impl Seats {
+impl ConnectionSlab {
     fn take(&mut self, live: Rc<OpenConnection>) -> usize {
         self.taken += 1;
         let free = self.free.pop().map(|seat| seat as usize);
@@ -302,13 +302,13 @@ impl Seats {
 
 /// A connection's entry in the [`Registry`]. Dropping it removes the connection.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct RegistryEntry {
     seat: usize,
     pub(crate) live: Rc<OpenConnection>,
     registry: Rc<Registry>,
 }
 
-impl Drop for Entry {
+impl Drop for RegistryEntry {
     fn drop(&mut self) {
         let mut all = self.registry.all.borrow_mut();
         all.free(self.seat);
@@ -337,10 +337,10 @@ mod tests {
         idle.live.end();
         for _ in 0..IDLE_SWEEPS {
             registry.sweep();
-            assert_eq!(idle.live.order(), Order::Serve);
+            assert_eq!(idle.live.order(), ConnectionOrder::Serve);
         }
         registry.sweep();
-        assert_eq!((idle.live.order(), busy.live.order()), (Order::Idle, Order::Serve));
+        assert_eq!((idle.live.order(), busy.live.order()), (ConnectionOrder::Idle, ConnectionOrder::Serve));
     }
 
     #[test]
@@ -369,9 +369,12 @@ mod tests {
         busy.live.begin();
         let orders = || [&idle, &busy, &tcp].map(|entry| entry.live.order());
         registry.relieve();
-        assert_eq!(orders(), [Order::EndWithAnswer, Order::EndWithAnswer, Order::Serve]);
+        assert_eq!(
+            orders(),
+            [ConnectionOrder::EndWithAnswer, ConnectionOrder::EndWithAnswer, ConnectionOrder::Serve]
+        );
         registry.relieve();
-        assert_eq!(orders(), [Order::Idle, Order::EndWithAnswer, Order::Serve]);
+        assert_eq!(orders(), [ConnectionOrder::Idle, ConnectionOrder::EndWithAnswer, ConnectionOrder::Serve]);
     }
 
     #[test]
@@ -386,13 +389,13 @@ mod tests {
                 orders.push(old.live.order());
             }
             let at = |order| orders.iter().position(|given| *given == order).unwrap();
-            let (told, ended) = (at(Order::EndWithAnswer), at(Order::Finish));
+            let (told, ended) = (at(ConnectionOrder::EndWithAnswer), at(ConnectionOrder::Finish));
             assert_eq!(ended, told + 1);
             // The first check is number 0, and comes up to one twentieth of the age after the connection.
             assert!((16..=18).contains(&told), "{told}");
             assert_eq!(
                 tunnel.live.order(),
-                Order::Serve,
+                ConnectionOrder::Serve,
                 "a connection with its own timeouts is not changed"
             );
         }
@@ -401,7 +404,7 @@ mod tests {
     #[test]
     fn a_free_number_is_used_again_by_one_connection_at_a_time() {
         let registry = Rc::new(Registry::default());
-        let mut open: Vec<Entry> = (0..3).map(|_| registry.enter()).collect();
+        let mut open: Vec<RegistryEntry> = (0..3).map(|_| registry.enter()).collect();
         let left = open.remove(1);
         let seat = left.seat;
         drop(left);
@@ -409,8 +412,8 @@ mod tests {
         assert_eq!(open[2].seat, seat);
         open.push(registry.enter());
         assert_eq!(registry.all.borrow().all.len(), 4);
-        registry.give_all(Order::Finish);
-        assert!(open.iter().all(|entry| entry.live.order() == Order::Finish));
+        registry.give_all(ConnectionOrder::Finish);
+        assert!(open.iter().all(|entry| entry.live.order() == ConnectionOrder::Finish));
         drop(open);
         assert!(registry.is_empty());
         assert_eq!(registry.all.borrow().all.capacity(), 0);
@@ -419,8 +422,8 @@ mod tests {
     #[test]
     fn a_weaker_order_never_replaces_a_stronger() {
         let live = OpenConnection::default();
-        live.give(Order::Cut);
-        live.give(Order::Finish);
-        assert_eq!(live.order(), Order::Cut);
+        live.give(ConnectionOrder::Cut);
+        live.give(ConnectionOrder::Finish);
+        assert_eq!(live.order(), ConnectionOrder::Cut);
     }
 }

@@ -14,10 +14,13 @@ use attache_config::model::{self, Listener};
 use attache_http::{AcceptedTraffic, Body, Client, OnInformational};
 use attache_telemetry::{Exchange, Reason};
 
-use crate::{ClientHello, OnUpgrade, Overload, Protocol, Stream, handover::Load, registry::OpenConnection};
+use crate::{
+    ClientHello, ClientStream, OnUpgrade, OverloadState, Protocol, handover::ConnectionCount,
+    registry::OpenConnection,
+};
 
 /// One listener on one worker.
-pub struct Settings {
+pub struct ListenerSettings {
     /// The checked config of the listener.
     pub listener: Arc<Listener>,
     /// Terminates TLS. It is present if and only if the listener's config has `tls`.
@@ -29,7 +32,7 @@ pub struct Settings {
     /// Whether some routes pass TLS through without terminating it; then the ClientHello is read before it is answered.
     pub passes_tls: bool,
     /// The process's state of overload.
-    pub overload: Arc<Overload>,
+    pub overload: Arc<OverloadState>,
     /// Called once for every finished exchange, and also for connections that were closed before there was a request (no PROXY header,
     /// failed handshake, over a limit).
     pub on_finish: Rc<dyn Fn(&Exchange)>,
@@ -39,7 +42,7 @@ pub struct Settings {
     pub drain_timeout: Duration,
 }
 
-impl Settings {
+impl ListenerSettings {
     /// Whether connections that were opened under these settings may continue under `new` ones: no setting has changed that a connection
     /// reads only once. Settings that each request reads (routes, headers), and the limit of connections, don't matter.
     pub(crate) fn holds_for_open(&self, new: &Self) -> bool {
@@ -67,9 +70,9 @@ impl Settings {
     }
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for ListenerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("listener", &self.listener.name).finish_non_exhaustive()
+        f.debug_struct("ListenerSettings").field("listener", &self.listener.name).finish_non_exhaustive()
     }
 }
 
@@ -100,7 +103,7 @@ impl Connections {
     }
 
     /// Takes one of `max` permits; `None` if all are in use. Dropping the permit releases it.
-    pub(crate) fn enter(self: &Arc<Self>, max: usize, load: Load) -> Option<ListenerPermit> {
+    pub(crate) fn enter(self: &Arc<Self>, max: usize, load: ConnectionCount) -> Option<ListenerPermit> {
         // A refused connection is never counted: otherwise it could cause the refusal of another one while a permit is free.
         let one_more = |open: usize| (open < max).then(|| open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
@@ -112,7 +115,7 @@ impl Connections {
 #[derive(Debug)]
 pub(crate) struct ListenerPermit {
     connections: Arc<Connections>,
-    _load: Load,
+    _load: ConnectionCount,
 }
 
 impl Drop for ListenerPermit {
@@ -148,21 +151,21 @@ pub struct HttpRequest {
     /// The client's side of the tunnel that a response to CONNECT or an upgrade opens; `None` if the request asks for neither.
     pub upgrade: Option<OnUpgrade>,
     /// HTTP/2 CONNECT only: as long as this exists, the connection isn't idle although the stream's response has been sent.
-    pub hold: Option<Hold>,
+    pub hold: Option<IdleHold>,
 }
 
 /// Keeps a connection from counting as idle while one of its tunnels outlives its request.
 #[derive(Debug)]
-pub struct Hold(Rc<OpenConnection>);
+pub struct IdleHold(Rc<OpenConnection>);
 
-impl Hold {
+impl IdleHold {
     pub(crate) fn new(live: Rc<OpenConnection>) -> Self {
         live.begin();
         Self(live)
     }
 }
 
-impl Drop for Hold {
+impl Drop for IdleHold {
     fn drop(&mut self) {
         self.0.end();
         self.0.wake();
@@ -171,27 +174,27 @@ impl Drop for Hold {
 
 /// Why a request was refused before anything was done for it. It becomes an [`attache_http::Refusal`] later; this type is `Copy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct EarlyRefusal {
     /// The reason; it also decides the status.
     pub(crate) reason: Reason,
     /// The rule that was broken, as a whole sentence for the answer's text.
     pub(crate) rule: &'static str,
     /// The byte that broke the rule, if a single byte did.
-    pub(crate) at: Option<attache_wire::At>,
+    pub(crate) at: Option<attache_wire::ForbiddenByte>,
 }
 
-impl Refusal {
+impl EarlyRefusal {
     pub(crate) const fn new(reason: Reason, rule: &'static str) -> Self {
         Self { reason, rule, at: None }
     }
 }
 
 /// The refusal of a head that took longer than `http.header_timeout`.
-pub(crate) const HEADER_TIMEOUT: Refusal =
-    Refusal::new(Reason::HeaderTimeout, "The request's head did not arrive in time.");
+pub(crate) const HEADER_TIMEOUT: EarlyRefusal =
+    EarlyRefusal::new(Reason::HeaderTimeout, "The request's head did not arrive in time.");
 
-impl From<Refusal> for attache_http::Refusal {
-    fn from(refusal: Refusal) -> Self {
+impl From<EarlyRefusal> for attache_http::Refusal {
+    fn from(refusal: EarlyRefusal) -> Self {
         let text = match refusal.at {
             None => refusal.rule.into(),
             Some(at) => format!("{} It is {at}.", refusal.rule).into(),
@@ -200,19 +203,19 @@ impl From<Refusal> for attache_http::Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for EarlyRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.rule)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for EarlyRefusal {}
 
 /// One connection whose bytes are passed on unchanged.
 #[derive(Debug)]
-pub struct Opaque {
+pub struct OpaqueConnection {
     /// Its bytes; those that detection has read come first.
-    pub io: Stream,
+    pub io: ClientStream,
     /// The client of the connection. If TLS is passed through, its `sni` is that of the ClientHello.
     pub client: Rc<Client>,
     /// Its record. The listener reports it when the service's future ends; the service counts `received` and `sent`.
@@ -230,8 +233,8 @@ pub struct Opaque {
 pub enum OpaqueOutcome {
     /// It ended.
     Ended,
-    /// For [`Opaque::silent`]: no server sent before the client did, and nothing was carried. The stream goes back to detection.
-    Silent(Box<Stream>),
+    /// For [`OpaqueConnection::silent`]: no server sent before the client did, and nothing was carried. The stream goes back to detection.
+    Silent(Box<ClientStream>),
 }
 
 impl From<()> for OpaqueOutcome {

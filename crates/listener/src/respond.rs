@@ -15,17 +15,17 @@ use std::{
 
 use attache_config::model::HttpLimits;
 use attache_http::{AnswerContext, AnswerStyle, Body, OnInformational, edit_local_reply};
-use attache_telemetry::{Exchange, Reason, Text, metrics};
-use attache_wire::{Request, Response, Value, header::HOST};
+use attache_telemetry::{Exchange, Reason, SharedText, metrics};
+use attache_wire::{Request, Response, ValueRef, header::HOST};
 use http::{Method, StatusCode};
 use pin_project_lite::pin_project;
 
 use crate::{
-    Hold, HttpRequest, Protocol,
-    exchange::{CountedBody, Finish},
-    reader::Reader,
+    HttpRequest, IdleHold, Protocol,
+    exchange::{CountedBody, ExchangeReporter},
+    reader::ServingContext,
     registry::OpenConnection,
-    request::{Refusal, Settings},
+    request::{EarlyRefusal, ListenerSettings},
     upgrade::OnUpgrade,
 };
 
@@ -43,20 +43,20 @@ impl<S> HttpService for S where
 }
 
 /// One connection, for the handling of its requests.
-pub(crate) struct Context {
-    reader: Reader,
+pub(crate) struct RespondContext {
+    reader: ServingContext,
     protocol: Protocol,
     /// HTTP/2: every request is refused for this reason. Boxed, because it is rare.
-    deny: Option<Box<Refusal>>,
+    deny: Option<Box<EarlyRefusal>>,
     requests: Cell<u64>,
 }
 
-impl Context {
-    pub(crate) fn new(reader: Reader, protocol: Protocol, deny: Option<Refusal>) -> Self {
+impl RespondContext {
+    pub(crate) fn new(reader: ServingContext, protocol: Protocol, deny: Option<EarlyRefusal>) -> Self {
         Self { deny: deny.map(Box::new), reader, protocol, requests: Cell::new(0) }
     }
 
-    pub(crate) const fn reader(&self) -> &Reader {
+    pub(crate) const fn reader(&self) -> &ServingContext {
         &self.reader
     }
 
@@ -71,7 +71,7 @@ impl Context {
         number
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &ListenerSettings {
         &self.reader.settings
     }
 
@@ -82,7 +82,7 @@ impl Context {
     }
 
     /// The refusal for the answer. It names the identity that was denied.
-    pub(crate) fn explained(&self, refusal: Refusal) -> attache_http::Refusal {
+    pub(crate) fn explained(&self, refusal: EarlyRefusal) -> attache_http::Refusal {
         let mut told = attache_http::Refusal::from(refusal);
         if let (Reason::DeniedIdentity, Some(why)) = (refusal.reason, &self.reader.denied) {
             told.text = why.to_string().into();
@@ -97,14 +97,14 @@ impl Context {
             // These are kept until the exchange is reported: the access log and the tap show what the client sent, and by then routing has
             // rewritten the request. What was read from an HTTP/1 connection is shared, not copied.
             let text = |part: &[u8]| match request.headers().shared(part) {
-                Some(bytes) => Text::shared(bytes),
-                None => Text::of(part),
+                Some(bytes) => SharedText::shared(bytes),
+                None => SharedText::of(part),
             };
             exchange.method.replace(method_text(request.method()));
             exchange.path.replace(text(request.uri().path().as_bytes()));
             let host = match request.uri().authority() {
                 Some(authority) => Some(authority.as_str().as_bytes()),
-                None => request.headers().get(HOST).map(Value::as_bytes),
+                None => request.headers().get(HOST).map(ValueRef::as_bytes),
             };
             exchange.host.replace(text(host.unwrap_or_default()));
         }
@@ -124,54 +124,54 @@ impl Context {
     }
 }
 
-fn method_text(method: &Method) -> Text {
+fn method_text(method: &Method) -> SharedText {
     match *method {
-        Method::GET => Text::from_static("GET"),
-        Method::POST => Text::from_static("POST"),
-        Method::PUT => Text::from_static("PUT"),
-        Method::HEAD => Text::from_static("HEAD"),
-        Method::DELETE => Text::from_static("DELETE"),
-        Method::PATCH => Text::from_static("PATCH"),
-        Method::OPTIONS => Text::from_static("OPTIONS"),
-        Method::CONNECT => Text::from_static("CONNECT"),
-        _ => Text::from(method.as_str()),
+        Method::GET => SharedText::from_static("GET"),
+        Method::POST => SharedText::from_static("POST"),
+        Method::PUT => SharedText::from_static("PUT"),
+        Method::HEAD => SharedText::from_static("HEAD"),
+        Method::DELETE => SharedText::from_static("DELETE"),
+        Method::PATCH => SharedText::from_static("PATCH"),
+        Method::OPTIONS => SharedText::from_static("OPTIONS"),
+        Method::CONNECT => SharedText::from_static("CONNECT"),
+        _ => SharedText::from(method.as_str()),
     }
 }
 
 /// The service, for the requests of HTTP/2.
-pub(crate) struct Service<H> {
+pub(crate) struct Http2Service<H> {
     http: RefCell<H>,
-    context: Rc<Context>,
+    context: Rc<RespondContext>,
 }
 
-impl<H> Service<H> {
-    pub(crate) fn new(http: H, context: Rc<Context>) -> Self {
+impl<H> Http2Service<H> {
+    pub(crate) fn new(http: H, context: Rc<RespondContext>) -> Self {
         Self { http: RefCell::new(http), context }
     }
 }
 
 /// Refuses an HTTP/2 request above the limits that HTTP/1 has: for the request line, as HTTP/1 would write it, and for the number of
 /// fields. (`headers_size` is enforced when the fields are read.)
-fn too_large<B>(request: &Request<B>, limits: &HttpLimits) -> Option<Refusal> {
-    const AROUND: usize = "  HTTP/1.1".len();
+fn too_large<B>(request: &Request<B>, limits: &HttpLimits) -> Option<EarlyRefusal> {
+    const REQUEST_LINE_OVERHEAD: usize = "  HTTP/1.1".len();
     let target = match request.uri().path_and_query() {
         Some(target) => target.as_str().len(),
         // The target of a CONNECT.
         None => request.uri().authority().map_or(0, |authority| authority.as_str().len()),
     };
-    if request.method().as_str().len() + target + AROUND > limits.request_line {
-        return Some(Refusal::new(Reason::UriTooLong, "The request line is longer than allowed."));
+    if request.method().as_str().len() + target + REQUEST_LINE_OVERHEAD > limits.request_line {
+        return Some(EarlyRefusal::new(Reason::UriTooLong, "The request line is longer than allowed."));
     }
     (request.headers().len() > limits.headers_count)
-        .then(|| Refusal::new(Reason::HeadersTooLarge, "There are more header fields than allowed."))
+        .then(|| EarlyRefusal::new(Reason::HeadersTooLarge, "There are more header fields than allowed."))
 }
 
-const HEADERS_TOO_LARGE: Refusal =
-    Refusal::new(Reason::HeadersTooLarge, "The headers are larger than allowed.");
+const HEADERS_TOO_LARGE: EarlyRefusal =
+    EarlyRefusal::new(Reason::HeadersTooLarge, "The headers are larger than allowed.");
 
 /// Refuses an HTTP/2 request that names two hosts. The default port of the scheme may be written or not (RFC 9113 section 8.3.1, RFC 3986
 /// section 6.2.3).
-fn two_hosts<B>(request: &Request<B>) -> Option<Refusal> {
+fn two_hosts<B>(request: &Request<B>) -> Option<EarlyRefusal> {
     let authority = request.uri().authority()?;
     let mut hosts = request.headers().get_all(HOST);
     let port: &[u8] = match request.uri().scheme_str() {
@@ -182,10 +182,12 @@ fn two_hosts<B>(request: &Request<B>) -> Option<Refusal> {
     let bare = |host| <[u8]>::strip_suffix(host, port).unwrap_or(host);
     let differs =
         hosts.any(|host| !bare(host.as_bytes()).eq_ignore_ascii_case(bare(authority.as_str().as_bytes())));
-    differs.then(|| Refusal::new(Reason::BadRequest, "The Host header and :authority name different hosts."))
+    differs.then(|| {
+        EarlyRefusal::new(Reason::BadRequest, "The Host header and :authority name different hosts.")
+    })
 }
 
-impl<H: HttpService> Service<H> {
+impl<H: HttpService> Http2Service<H> {
     /// The connection.
     pub(crate) fn live(&self) -> &Rc<OpenConnection> {
         self.context.live()
@@ -208,7 +210,7 @@ impl<H: HttpService> Service<H> {
         body: impl FnOnce(B, &Rc<Exchange>) -> Body,
         on_informational: OnInformational,
         upgrade: Option<OnUpgrade>,
-    ) -> Respond<H::Future> {
+    ) -> Http2Respond<H::Future> {
         let context = &self.context;
         context.begin();
         let limits = &context.settings().listener.http.limits;
@@ -221,8 +223,11 @@ impl<H: HttpService> Service<H> {
             context.reader.live.ends_by(refusal.reason);
         }
         let exchange = context.record(&request, refused.is_some());
-        let finish =
-            Finish::new(exchange.clone(), context.reader.settings.clone(), context.reader.live.clone());
+        let finish = ExchangeReporter::new(
+            exchange.clone(),
+            context.reader.settings.clone(),
+            context.reader.live.clone(),
+        );
         let method = request.method().clone();
         let version = request.version();
         let request = if refused.is_some() {
@@ -235,28 +240,28 @@ impl<H: HttpService> Service<H> {
             Request::from_parts(head, body)
         };
         let client = context.reader.client.clone();
-        let hold = (method == Method::CONNECT).then(|| Hold::new(context.reader.live.clone()));
+        let hold = (method == Method::CONNECT).then(|| IdleHold::new(context.reader.live.clone()));
         let refused = refused.map(|refusal| context.explained(refusal));
         let on_informational = Some(on_informational);
         let request = HttpRequest { request, client, exchange, on_informational, refused, upgrade, hold };
         let future = catch_unwind(AssertUnwindSafe(|| self.http.borrow_mut().call(request))).ok();
-        Respond { future, finish: Some(finish), context: context.clone(), method }
+        Http2Respond { future, finish: Some(finish), context: context.clone(), method }
     }
 }
 
 pin_project! {
     /// The response to one request.
-    pub(crate) struct Respond<F> {
+    pub(crate) struct Http2Respond<F> {
         // `None` after it has answered or panicked.
         #[pin]
         future: Option<F>,
-        finish: Option<Finish>,
-        context: Rc<Context>,
+        finish: Option<ExchangeReporter>,
+        context: Rc<RespondContext>,
         method: Method,
     }
 }
 
-impl<F> Future for Respond<F>
+impl<F> Future for Http2Respond<F>
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
@@ -296,7 +301,7 @@ where
 }
 
 /// The answer for a panic. It is made here, because the service that makes all other answers is what failed.
-pub(crate) fn panicked(exchange: &Exchange, reader: &Reader) -> Response<Body> {
+pub(crate) fn panicked(exchange: &Exchange, reader: &ServingContext) -> Response<Body> {
     exchange.fail(Reason::InternalError, "the request's handling panicked");
     metrics().panic_caught();
     if exchange.protocol == "http1" {

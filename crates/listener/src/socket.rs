@@ -22,14 +22,14 @@ use std::{
 use attache_config::model::Bind;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
-use crate::handover::{WorkerSlot, Workers};
+use crate::handover::{ConnectionsPerWorker, WorkerSlot};
 
 /// How many connections the kernel holds for one socket until they are accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// One worker's listening socket. It may be made on one thread and used on another.
 #[derive(Debug)]
-pub struct Socket {
+pub struct WorkerSocket {
     pub(crate) kind: SocketKind,
     pub(crate) seat: WorkerSlot,
 }
@@ -40,7 +40,7 @@ pub(crate) enum SocketKind {
     Unix(std::os::unix::net::UnixListener, Arc<UnixPath>),
 }
 
-impl Socket {
+impl WorkerSocket {
     /// The address that it listens on, with the real port if the config has port 0. `None` on Unix sockets.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &self.kind {
@@ -73,7 +73,7 @@ impl SocketHandle {
     }
 }
 
-impl Socket {
+impl WorkerSocket {
     /// A second handle of the same socket.
     pub fn hold(&self) -> io::Result<SocketHandle> {
         Ok(match &self.kind {
@@ -107,7 +107,7 @@ impl Drop for UnixPath {
 }
 
 /// Binds one address for all workers: one socket each, in the order of the workers.
-pub fn bind(bind: &Bind, workers: &Workers) -> Result<Vec<Socket>, BindError> {
+pub fn bind(bind: &Bind, workers: &ConnectionsPerWorker) -> Result<Vec<WorkerSocket>, BindError> {
     let fail = |step, source| BindError { bind: bind.clone(), step, source };
     let mut kinds = Vec::new();
     match bind {
@@ -160,8 +160,8 @@ pub fn adopt(
     bind: &Bind,
     sockets: Vec<OwnedFd>,
     ours: bool,
-    workers: &Workers,
-) -> Result<Vec<Socket>, BindError> {
+    workers: &ConnectionsPerWorker,
+) -> Result<Vec<WorkerSocket>, BindError> {
     let fail = |step| move |source| BindError { bind: bind.clone(), step, source };
     let mut all = sockets;
     let missing = all.len().next_multiple_of(workers.count()) - all.len();
@@ -196,12 +196,12 @@ pub fn adopt(
 }
 
 /// One slot for each worker and each of its sockets.
-fn seated(kinds: Vec<SocketKind>, workers: &Workers) -> Vec<Socket> {
+fn seated(kinds: Vec<SocketKind>, workers: &ConnectionsPerWorker) -> Vec<WorkerSocket> {
     let mut sockets = Vec::new();
     let mut kinds = kinds.into_iter();
     while kinds.len() > 0 {
         let round = kinds.by_ref().take(workers.count());
-        sockets.extend(round.zip(workers.seats()).map(|(kind, seat)| Socket { kind, seat }));
+        sockets.extend(round.zip(workers.seats()).map(|(kind, seat)| WorkerSocket { kind, seat }));
     }
     sockets
 }
@@ -373,8 +373,8 @@ mod tests {
 
     #[test]
     fn every_worker_gets_a_socket_for_the_same_port() {
-        let sockets = bind(&loopback(), &Workers::new(3)).unwrap();
-        let addresses: Vec<_> = sockets.iter().map(Socket::local_addr).collect();
+        let sockets = bind(&loopback(), &ConnectionsPerWorker::new(3)).unwrap();
+        let addresses: Vec<_> = sockets.iter().map(WorkerSocket::local_addr).collect();
         assert_eq!(addresses.len(), 3);
         assert!(addresses.iter().all(|a| *a == addresses[0] && a.unwrap().port() != 0));
     }
@@ -383,17 +383,19 @@ mod tests {
     fn a_port_is_not_shared_with_another_process_of_the_same_user() {
         let other = tcp("127.0.0.1:0".parse().unwrap(), true).unwrap();
         let address = other.local_addr().unwrap();
-        let error = bind(&Bind::Tcp(address), &Workers::new(2)).unwrap_err();
+        let error = bind(&Bind::Tcp(address), &ConnectionsPerWorker::new(2)).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
         // A port that this process has already may be bound again: for a reload, or for a wider address.
         have(address);
-        assert_eq!(bind(&Bind::Tcp(address), &Workers::new(2)).unwrap().len(), 2);
+        assert_eq!(bind(&Bind::Tcp(address), &ConnectionsPerWorker::new(2)).unwrap().len(), 2);
     }
 
     #[test]
     fn the_error_for_a_taken_port_names_it_and_a_remedy() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = bind(&Bind::Tcp(taken.local_addr().unwrap()), &Workers::new(1)).unwrap_err().to_string();
+        let error = bind(&Bind::Tcp(taken.local_addr().unwrap()), &ConnectionsPerWorker::new(1))
+            .unwrap_err()
+            .to_string();
         let port = taken.local_addr().unwrap().port();
         assert!(
             error.starts_with(&format!("cannot listen on 127.0.0.1:{port}: could not bind: ")),
@@ -404,7 +406,7 @@ mod tests {
 
     #[test]
     fn the_ipv6_wildcard_does_not_include_ipv4() {
-        let v6 = bind(&Bind::Tcp("[::]:0".parse().unwrap()), &Workers::new(1)).unwrap();
+        let v6 = bind(&Bind::Tcp("[::]:0".parse().unwrap()), &ConnectionsPerWorker::new(1)).unwrap();
         let port = v6[0].local_addr().unwrap().port();
         std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
     }
@@ -416,10 +418,10 @@ mod tests {
         let bound = Bind::Unix { path: path.clone(), mode: 0o600 };
         // A listener that closed without removing its path.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let live = bind(&bound, &Workers::new(2)).unwrap();
+        let live = bind(&bound, &ConnectionsPerWorker::new(2)).unwrap();
         assert_eq!(live.len(), 2);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let error = bind(&bound, &Workers::new(1)).unwrap_err().to_string();
+        let error = bind(&bound, &ConnectionsPerWorker::new(1)).unwrap_err().to_string();
         assert!(error.contains("another program listens on it"), "{error}");
         drop(live);
         assert!(!path.exists());
@@ -428,7 +430,7 @@ mod tests {
     #[test]
     fn sockets_that_are_handed_over_are_shared_among_more_or_fewer_workers() {
         for (before, after, sockets) in [(2, 2, 2), (3, 2, 4), (1, 3, 3)] {
-            let old = bind(&loopback(), &Workers::new(before)).unwrap();
+            let old = bind(&loopback(), &ConnectionsPerWorker::new(before)).unwrap();
             let address = old[0].local_addr().unwrap();
             let held: Vec<_> = old.iter().map(|socket| socket.hold().unwrap()).collect();
             // The old process has ended, but the connections in the queue remain.
@@ -436,7 +438,7 @@ mod tests {
             drop(old);
             let handed = held.iter().map(|held| held.as_fd().try_clone_to_owned().unwrap()).collect();
             drop(held);
-            let new = adopt(&Bind::Tcp(address), handed, true, &Workers::new(after)).unwrap();
+            let new = adopt(&Bind::Tcp(address), handed, true, &ConnectionsPerWorker::new(after)).unwrap();
             assert_eq!(new.len(), sockets, "{before} to {after}");
             assert!(new.iter().all(|socket| socket.local_addr() == Some(address)));
             let accepted = new.iter().any(|socket| match &socket.kind {
@@ -453,12 +455,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let bound = Bind::Unix { path: path.clone(), mode: 0o600 };
-        let old = bind(&bound, &Workers::new(1)).unwrap();
+        let old = bind(&bound, &ConnectionsPerWorker::new(1)).unwrap();
         let held = old[0].hold().unwrap();
         held.handed_on();
         let handed = vec![held.as_fd().try_clone_to_owned().unwrap()];
         drop((held, old));
-        let new = adopt(&bound, handed, true, &Workers::new(2)).unwrap();
+        let new = adopt(&bound, handed, true, &ConnectionsPerWorker::new(2)).unwrap();
         std::os::unix::net::UnixStream::connect(&path).unwrap();
         drop(new);
         assert!(!path.exists());
@@ -469,8 +471,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "kept").unwrap();
-        let error =
-            bind(&Bind::Unix { path: path.clone(), mode: 0o600 }, &Workers::new(1)).unwrap_err().to_string();
+        let error = bind(&Bind::Unix { path: path.clone(), mode: 0o600 }, &ConnectionsPerWorker::new(1))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not a socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
     }

@@ -19,37 +19,37 @@ use crate::stall::Stall;
 
 /// An accepted connection.
 #[derive(Debug)]
-pub struct Stream {
+pub struct ClientStream {
     /// Boxed, because connections that wait have read nothing.
     prefix: Option<Box<Bytes>>,
-    kind: Kind,
+    kind: ClientTransport,
     stall: Stall,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ClientTransport {
     Tcp(TcpStream),
     Unix(UnixStream),
     // A TLS session is about 1 KiB. It is boxed, so that plaintext connections don't need that size.
-    Tls(Box<TlsStream<Stream>>),
+    Tls(Box<TlsStream<ClientStream>>),
     /// The stream was moved into a TLS session whose handshake did not finish.
     Gone,
 }
 
-impl Stream {
+impl ClientStream {
     /// The TCP socket, if the stream is plain TCP; `splice(2)` and keepalives need it. Take the [`unread`](Self::take_unread) bytes first.
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match &self.kind {
-            Kind::Tcp(tcp) => Some(tcp),
-            Kind::Unix(_) | Kind::Tls(_) | Kind::Gone => None,
+            ClientTransport::Tcp(tcp) => Some(tcp),
+            ClientTransport::Unix(_) | ClientTransport::Tls(_) | ClientTransport::Gone => None,
         }
     }
 
     /// The Unix socket, if the stream is one.
     pub fn as_unix(&self) -> Option<&UnixStream> {
         match &self.kind {
-            Kind::Unix(unix) => Some(unix),
-            Kind::Tcp(_) | Kind::Tls(_) | Kind::Gone => None,
+            ClientTransport::Unix(unix) => Some(unix),
+            ClientTransport::Tcp(_) | ClientTransport::Tls(_) | ClientTransport::Gone => None,
         }
     }
 
@@ -67,7 +67,7 @@ impl Stream {
     pub fn into_tcp(mut self) -> Result<(TcpStream, Bytes), Self> {
         let unread = self.take_unread();
         match self.kind {
-            Kind::Tcp(tcp) => Ok((tcp, unread)),
+            ClientTransport::Tcp(tcp) => Ok((tcp, unread)),
             kind => {
                 let mut whole = Self { prefix: None, kind, stall: self.stall };
                 whole.unread(unread);
@@ -79,8 +79,10 @@ impl Stream {
     /// Limits how long a write may wait for the client, at the socket itself; zero means no limit.
     pub(crate) fn limit_writes(&mut self, limit: Duration) {
         match &mut self.kind {
-            Kind::Tls(tls) => tls.get_mut().0.limit_writes(limit),
-            Kind::Tcp(_) | Kind::Unix(_) | Kind::Gone => self.stall = Stall::new(limit),
+            ClientTransport::Tls(tls) => tls.get_mut().0.limit_writes(limit),
+            ClientTransport::Tcp(_) | ClientTransport::Unix(_) | ClientTransport::Gone => {
+                self.stall = Stall::new(limit);
+            }
         }
     }
 
@@ -88,17 +90,17 @@ impl Stream {
     /// complete.
     pub(crate) fn reset(&self) {
         match &self.kind {
-            Kind::Tcp(tcp) => {
+            ClientTransport::Tcp(tcp) => {
                 let _ = tcp.set_zero_linger();
             }
-            Kind::Tls(tls) => tls.get_ref().0.reset(),
-            Kind::Unix(_) | Kind::Gone => {}
+            ClientTransport::Tls(tls) => tls.get_ref().0.reset(),
+            ClientTransport::Unix(_) | ClientTransport::Gone => {}
         }
     }
 
     /// A stand-in for a stream that was moved away.
     pub(crate) const fn gone() -> Self {
-        Self { prefix: None, kind: Kind::Gone, stall: Stall::NONE }
+        Self { prefix: None, kind: ClientTransport::Gone, stall: Stall::NONE }
     }
 
     /// Puts bytes back in front of the stream, before those that are there already.
@@ -120,9 +122,9 @@ impl Stream {
             return Poll::Ready(());
         }
         match &mut self.kind {
-            Kind::Tcp(tcp) => tcp.poll_read_ready(cx).map(|_| ()),
-            Kind::Unix(unix) => unix.poll_read_ready(cx).map(|_| ()),
-            Kind::Tls(tls) => {
+            ClientTransport::Tcp(tcp) => tcp.poll_read_ready(cx).map(|_| ()),
+            ClientTransport::Unix(unix) => unix.poll_read_ready(cx).map(|_| ()),
+            ClientTransport::Tls(tls) => {
                 let mut space = [0; 1024];
                 let mut buf = ReadBuf::new(&mut space);
                 let read = ready!(Pin::new(tls).poll_read(cx, &mut buf));
@@ -131,7 +133,7 @@ impl Stream {
                 }
                 Poll::Ready(())
             }
-            Kind::Gone => Poll::Ready(()),
+            ClientTransport::Gone => Poll::Ready(()),
         }
     }
 
@@ -141,51 +143,51 @@ impl Stream {
     }
 }
 
-impl Abort for Stream {
+impl Abort for ClientStream {
     fn abort(&mut self) {
         match &mut self.kind {
-            Kind::Tcp(tcp) => tcp.abort(),
-            Kind::Tls(tls) => tls.get_mut().0.abort(),
+            ClientTransport::Tcp(tcp) => tcp.abort(),
+            ClientTransport::Tls(tls) => tls.get_mut().0.abort(),
             // A Unix socket can't be reset.
-            Kind::Unix(_) | Kind::Gone => {}
+            ClientTransport::Unix(_) | ClientTransport::Gone => {}
         }
     }
 
     fn broken(&self) -> Option<io::Error> {
         match &self.kind {
-            Kind::Tcp(tcp) => tcp.broken(),
-            Kind::Tls(tls) => tls.get_ref().0.broken(),
-            Kind::Unix(_) | Kind::Gone => None,
+            ClientTransport::Tcp(tcp) => tcp.broken(),
+            ClientTransport::Tls(tls) => tls.get_ref().0.broken(),
+            ClientTransport::Unix(_) | ClientTransport::Gone => None,
         }
     }
 
     fn is_quiet(&self) -> bool {
         match &self.kind {
-            Kind::Tcp(tcp) => self.prefix.is_none() && tcp.is_quiet(),
-            Kind::Unix(_) | Kind::Tls(_) | Kind::Gone => false,
+            ClientTransport::Tcp(tcp) => self.prefix.is_none() && tcp.is_quiet(),
+            ClientTransport::Unix(_) | ClientTransport::Tls(_) | ClientTransport::Gone => false,
         }
     }
 }
 
-impl From<TcpStream> for Stream {
+impl From<TcpStream> for ClientStream {
     fn from(tcp: TcpStream) -> Self {
-        Self { prefix: None, kind: Kind::Tcp(tcp), stall: Stall::NONE }
+        Self { prefix: None, kind: ClientTransport::Tcp(tcp), stall: Stall::NONE }
     }
 }
 
-impl From<UnixStream> for Stream {
+impl From<UnixStream> for ClientStream {
     fn from(unix: UnixStream) -> Self {
-        Self { prefix: None, kind: Kind::Unix(unix), stall: Stall::NONE }
+        Self { prefix: None, kind: ClientTransport::Unix(unix), stall: Stall::NONE }
     }
 }
 
-impl From<TlsStream<Stream>> for Stream {
-    fn from(tls: TlsStream<Stream>) -> Self {
-        Self { prefix: None, kind: Kind::Tls(Box::new(tls)), stall: Stall::NONE }
+impl From<TlsStream<ClientStream>> for ClientStream {
+    fn from(tls: TlsStream<ClientStream>) -> Self {
+        Self { prefix: None, kind: ClientTransport::Tls(Box::new(tls)), stall: Stall::NONE }
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -202,21 +204,21 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         match &mut self.kind {
-            Kind::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Kind::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
-            Kind::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            ClientTransport::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            ClientTransport::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            ClientTransport::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            ClientTransport::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = match &mut self.kind {
-            Kind::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Kind::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
-            Kind::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            ClientTransport::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            ClientTransport::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            ClientTransport::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            ClientTransport::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         };
         self.stall.watch(cx, written)
     }
@@ -227,37 +229,37 @@ impl AsyncWrite for Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.kind {
-            Kind::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Kind::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
-            Kind::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            ClientTransport::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            ClientTransport::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+            ClientTransport::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            ClientTransport::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         };
         self.stall.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.kind {
-            Kind::Tcp(_) | Kind::Unix(_) => true,
-            Kind::Tls(tls) => tls.is_write_vectored(),
-            Kind::Gone => false,
+            ClientTransport::Tcp(_) | ClientTransport::Unix(_) => true,
+            ClientTransport::Tls(tls) => tls.is_write_vectored(),
+            ClientTransport::Gone => false,
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.kind {
-            Kind::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
-            Kind::Unix(unix) => Pin::new(unix).poll_flush(cx),
-            Kind::Tls(tls) => Pin::new(tls).poll_flush(cx),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            ClientTransport::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            ClientTransport::Unix(unix) => Pin::new(unix).poll_flush(cx),
+            ClientTransport::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            ClientTransport::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.kind {
-            Kind::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Kind::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
-            Kind::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-            Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            ClientTransport::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            ClientTransport::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            ClientTransport::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            ClientTransport::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use attache_http::Abort;
-use attache_http2::Tunnel as Http2Tunnel;
+use attache_http2::Http2Tunnel;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
@@ -17,21 +17,21 @@ use crate::http1;
 
 /// It becomes the client's side of the tunnel when the request is answered with a switch of protocols.
 #[derive(Debug)]
-pub struct OnUpgrade(Pending);
+pub struct OnUpgrade(PendingTunnel);
 
 #[derive(Debug)]
-enum Pending {
-    Http1(oneshot::Receiver<http1::Tunnel>),
+enum PendingTunnel {
+    Http1(oneshot::Receiver<http1::Http1Tunnel>),
     Http2(oneshot::Receiver<Http2Tunnel>),
 }
 
 impl OnUpgrade {
-    pub(crate) const fn http1(pending: oneshot::Receiver<http1::Tunnel>) -> Self {
-        Self(Pending::Http1(pending))
+    pub(crate) const fn http1(pending: oneshot::Receiver<http1::Http1Tunnel>) -> Self {
+        Self(PendingTunnel::Http1(pending))
     }
 
     pub(crate) const fn http2(pending: oneshot::Receiver<Http2Tunnel>) -> Self {
-        Self(Pending::Http2(pending))
+        Self(PendingTunnel::Http2(pending))
     }
 }
 
@@ -48,57 +48,57 @@ impl fmt::Display for NotUpgraded {
 impl std::error::Error for NotUpgraded {}
 
 impl Future for OnUpgrade {
-    type Output = Result<Upgraded, NotUpgraded>;
+    type Output = Result<ClientTunnel, NotUpgraded>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let io = match &mut self.0 {
-            Pending::Http1(pending) => ready!(Pin::new(pending).poll(cx)).map(Io::Http1),
-            Pending::Http2(pending) => ready!(Pin::new(pending).poll(cx)).map(Io::Http2),
+            PendingTunnel::Http1(pending) => ready!(Pin::new(pending).poll(cx)).map(ClientTunnelIo::Http1),
+            PendingTunnel::Http2(pending) => ready!(Pin::new(pending).poll(cx)).map(ClientTunnelIo::Http2),
         };
-        Poll::Ready(io.map(Upgraded).map_err(|_| NotUpgraded))
+        Poll::Ready(io.map(ClientTunnel).map_err(|_| NotUpgraded))
     }
 }
 
 /// The client's side of a tunnel.
 #[derive(Debug)]
-pub struct Upgraded(Io);
+pub struct ClientTunnel(ClientTunnelIo);
 
 #[derive(Debug)]
-enum Io {
-    Http1(http1::Tunnel),
+enum ClientTunnelIo {
+    Http1(http1::Http1Tunnel),
     Http2(Http2Tunnel),
 }
 
 macro_rules! each {
     ($self:expr, $io:ident => $body:expr) => {
         match &mut $self.0 {
-            Io::Http1($io) => $body,
-            Io::Http2($io) => $body,
+            ClientTunnelIo::Http1($io) => $body,
+            ClientTunnelIo::Http2($io) => $body,
         }
     };
 }
 
-impl Abort for Upgraded {
+impl Abort for ClientTunnel {
     fn abort(&mut self) {
         each!(self, io => io.abort());
     }
 
     fn broken(&self) -> Option<io::Error> {
         match &self.0 {
-            Io::Http1(tunnel) => tunnel.broken(),
-            Io::Http2(tunnel) => tunnel.broken(),
+            ClientTunnelIo::Http1(tunnel) => tunnel.broken(),
+            ClientTunnelIo::Http2(tunnel) => tunnel.broken(),
         }
     }
 
     fn is_quiet(&self) -> bool {
         match &self.0 {
-            Io::Http1(tunnel) => tunnel.is_quiet(),
-            Io::Http2(_) => false,
+            ClientTunnelIo::Http1(tunnel) => tunnel.is_quiet(),
+            ClientTunnelIo::Http2(_) => false,
         }
     }
 }
 
-impl AsyncRead for Upgraded {
+impl AsyncRead for ClientTunnel {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -108,7 +108,7 @@ impl AsyncRead for Upgraded {
     }
 }
 
-impl AsyncWrite for Upgraded {
+impl AsyncWrite for ClientTunnel {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         each!(self, io => Pin::new(io).poll_write(cx, buf))
     }

@@ -20,17 +20,19 @@ use std::{
 };
 
 use attache_config::model::{Bind, Listener};
-use attache_listener::{Connections, DrainTrigger, Settings, Socket, Workers, bind, serve};
+use attache_listener::{
+    Connections, ConnectionsPerWorker, DrainTrigger, ListenerSettings, WorkerSocket, bind, serve,
+};
 use support::*;
 
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
 
 /// A worker on a thread of its own.
-fn worker(listener: Listener, sockets: Vec<Socket>, trigger: &DrainTrigger) -> JoinHandle<()> {
+fn worker(listener: Listener, sockets: Vec<WorkerSocket>, trigger: &DrainTrigger) -> JoinHandle<()> {
     let drain = trigger.subscribe();
     thread::spawn(move || {
         run(async {
-            let settings = Settings {
+            let settings = ListenerSettings {
                 listener: Arc::new(listener),
                 tls: None,
                 connections: Arc::new(Connections::default()),
@@ -68,7 +70,7 @@ fn get(client: &mut (impl Read + Write)) {
 
 #[test]
 fn connections_are_balanced_whatever_socket_the_kernel_chose() {
-    let (listener, workers, trigger) = (listener(), Workers::new(2), DrainTrigger::new());
+    let (listener, workers, trigger) = (listener(), ConnectionsPerWorker::new(2), DrainTrigger::new());
     let sockets = bind(&listener.bind[0], &workers).unwrap();
     let address = sockets[0].local_addr().unwrap();
     let threads: Vec<_> = sockets.into_iter().map(|s| worker(listener.clone(), vec![s], &trigger)).collect();
@@ -96,7 +98,7 @@ fn connections_that_were_handed_over_survive_a_drain() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let listener = Listener { bind: vec![Bind::Unix { path: path.clone(), mode: 0o600 }], ..listener() };
-    let (workers, trigger) = (Workers::new(2), DrainTrigger::new());
+    let (workers, trigger) = (ConnectionsPerWorker::new(2), DrainTrigger::new());
     let mut sockets = bind(&listener.bind[0], &workers).unwrap();
     let second = sockets.pop().unwrap();
     // Only one of the two workers runs: it accepts all connections, and half of them wait in the queue of the other.

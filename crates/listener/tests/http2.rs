@@ -24,20 +24,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-#[derive(Clone)]
-struct Spawn;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Spawn {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async {
-            future.await;
-        });
-    }
-}
-
-async fn connect(server: &Server) -> (SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
+async fn connect(server: &TestServer) -> (SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
     let io = TokioIo::new(server.connect().await);
-    let (send, connection) = hyper::client::conn::http2::handshake(Spawn, io).await.unwrap();
+    let (send, connection) = hyper::client::conn::http2::handshake(LocalExecutor, io).await.unwrap();
     (send, tokio::task::spawn_local(connection))
 }
 
@@ -70,8 +59,8 @@ fn requests_run_at_the_same_time_and_are_recorded() {
 #[test]
 fn a_body_that_breaks_off_resets_only_its_stream() {
     run(async {
-        struct Cut(bool);
-        impl http_body::Body for Cut {
+        struct FailingBody(bool);
+        impl http_body::Body for FailingBody {
             type Data = Bytes;
             type Error = BodyError;
             fn poll_frame(
@@ -87,7 +76,7 @@ fn a_body_that_breaks_off_resets_only_its_stream() {
         }
         let http = fun(|request: HttpRequest| async move {
             match request.request.uri().path() {
-                "/cut" => http::Response::new(Body::stream(Cut(false))),
+                "/cut" => http::Response::new(Body::stream(FailingBody(false))),
                 "/panic" => panic!("a request that panics"),
                 _ => answer(request).await,
             }
@@ -250,13 +239,13 @@ fn a_grpc_response_that_breaks_off_ends_with_a_status_and_a_message() {
 }
 
 /// Bodies with these pieces.
-fn futures(pieces: Vec<Result<&'static str, Reason>>) -> impl Fn() -> Pieces {
-    move || Pieces(pieces.clone().into())
+fn futures(pieces: Vec<Result<&'static str, Reason>>) -> impl Fn() -> ScriptedBody {
+    move || ScriptedBody(pieces.clone().into())
 }
 
-struct Pieces(std::collections::VecDeque<Result<&'static str, Reason>>);
+struct ScriptedBody(std::collections::VecDeque<Result<&'static str, Reason>>);
 
-impl http_body::Body for Pieces {
+impl http_body::Body for ScriptedBody {
     type Data = Bytes;
     type Error = BodyError;
 

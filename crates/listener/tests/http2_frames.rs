@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// Writes the same frames until the server closes.
-async fn is_cut_by(server: &Server, frames: impl Fn(u32) -> Vec<u8>) -> Option<Reason> {
+async fn is_cut_by(server: &TestServer, frames: impl Fn(u32) -> Vec<u8>) -> Option<Reason> {
     let (mut read, mut write) = raw(server).await.into_split();
     let reader = tokio::task::spawn_local(async move {
         let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;

@@ -29,3 +29,6 @@ pub use own_calls::own_calls;
 pub use route_state::RouteState;
 pub use stack::{Front, Stack, front, front_with, stack};
 pub use state::UpstreamState;
+
+/// How a call ends: with a response, or with the reason why there is none.
+type CallResult = Result<attache_wire::Response<attache_http::Body>, attache_upstream::Error>;

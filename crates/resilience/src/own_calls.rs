@@ -5,19 +5,19 @@ use std::{cell::RefCell, rc::Rc};
 
 use attache_config::model::Name;
 use attache_http::{Body, Client};
-use attache_rpc::{Question, Service};
+use attache_rpc::{CallRequest, UpstreamService};
 use attache_telemetry::Exchange;
 use attache_upstream::{Call, CallContext, Error};
 use attache_wire::Response;
 
 /// `name` is the upstream's name, `authority` the Host of the requests, and `layers` are the upstream's layers.
-pub fn own_calls<S>(name: Name, authority: Name, layers: S) -> Service
+pub fn own_calls<S>(name: Name, authority: Name, layers: S) -> UpstreamService
 where
     S: tower::Service<Call, Response = Response<Body>, Error = Error> + 'static,
     S::Future: 'static,
 {
     let layers = RefCell::new(layers);
-    Service::new(name, authority, move |Question { request, protocol, asker }| {
+    UpstreamService::new(name, authority, move |CallRequest { request, protocol, asker }| {
         let exchange = Exchange::new(asker, protocol, None);
         let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
         let sent = layers.borrow_mut().call(Call::new(request.map(Body::full), context));

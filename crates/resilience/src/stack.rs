@@ -2,14 +2,14 @@
 //!
 //! [`front`] comes before a route chooses among its destinations, so that a limit applies to the whole route, whatever
 //! the split:
-//! 1. [`RateLimit`] first: a refused request costs nothing in the later layers.
+//! 1. [`RateLimitService`] first: a refused request costs nothing in the later layers.
 //! 2. [`GlobalLimit`]: the service is asked only about requests that the local limit allows, and refused requests
 //!    aren't delayed.
 //! 3. [`Faults`]: an injected delay is outside of all deadlines of attache, so it tests those of the caller.
 //!
 //! [`stack`] comes before one upstream:
 //! 1. [`Deadline`] first: everything after it, waits between attempts included, counts against the caller's deadline.
-//! 2. [`Retry`]: each pass through the layers below it is one attempt, on its own endpoint.
+//! 2. [`RetryService`]: each pass through the layers below it is one attempt, on its own endpoint.
 //! 3. [`QueueAdmission`]: below the retries, so that each attempt takes its own permit and none is held during a backoff;
 //!    above the breaker, so that a waiting call is not yet a probe.
 //! 4. [`PassDeadlineOn`]: below the retries and the queue, so that each attempt carries the time that then remains.
@@ -39,12 +39,12 @@ use crate::{
     fault::Faults,
     global_limit::{GlobalLimit, GlobalLimiter},
     queue::QueueAdmission,
-    rate_limit::RateLimit,
-    retry::Retry,
+    rate_limit::RateLimitService,
+    retry::RetryService,
 };
 
 /// The layers of one destination of one route.
-pub type Stack<S> = Deadline<Retry<QueueAdmission<PassDeadlineOn<Breaker<PerTry<S>>>>>>;
+pub type Stack<S> = Deadline<RetryService<QueueAdmission<PassDeadlineOn<Breaker<PerTry<S>>>>>>;
 
 /// Puts a route's policy around an upstream's service. `state` is the state of the upstream, shared by all routes.
 pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<S>
@@ -59,12 +59,12 @@ where
         policy.retry.per_try_timeout,
     );
     let admitted = QueueAdmission::new(told, state);
-    let retry = Retry::new(admitted, policy.retry.clone(), state.clone());
+    let retry = RetryService::new(admitted, policy.retry.clone(), state.clone());
     Deadline::new(retry, policy.timeouts, state.clone()).with_header(header)
 }
 
 /// The layers of one route, before its destinations.
-pub type Front<S> = RateLimit<GlobalLimit<Faults<S>>>;
+pub type Front<S> = RateLimitService<GlobalLimit<Faults<S>>>;
 
 /// Puts a route's rate limit and faults before the service that chooses its destination.
 pub fn front<S>(route: &Arc<RouteState>, inner: S) -> Front<S>
@@ -80,5 +80,5 @@ where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
 {
     let asked = GlobalLimit::new(Faults::new(inner, route.clone()), global);
-    RateLimit::new(asked, route.clone())
+    RateLimitService::new(asked, route.clone())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use attache_upstream::{Shared, circuit::Circuit, status::UpstreamStatus};
+use attache_upstream::{SharedUpstream, circuit::Circuit, status::UpstreamStatus};
 use tokio::time::Instant;
 
 use crate::{budget::Floor, counters::Counters, latency::Latency, queue::UpstreamPermits};
@@ -12,7 +12,7 @@ use crate::{budget::Floor, counters::Counters, latency::Latency, queue::Upstream
 #[derive(Debug)]
 pub struct UpstreamState {
     /// Its endpoints and load counters.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedUpstream>,
     /// Counts of events, for metrics and the admin API.
     pub counters: Arc<Counters>,
     /// The failure breaker; `None` if it is off.
@@ -26,7 +26,7 @@ pub struct UpstreamState {
 
 impl UpstreamState {
     /// The state of an upstream without a history.
-    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+    pub fn new(shared: Arc<SharedUpstream>) -> Arc<Self> {
         let now = Instant::now();
         let breaker = shared.config.circuit_breaker.failures.clone();
         let breaker =
@@ -38,8 +38,8 @@ impl UpstreamState {
 
     /// The state of the same upstream under a new config: it keeps its counters and latencies, and also its breaker and
     /// its permits if their settings are the same.
-    pub fn inherit_from(shared: Arc<Shared>, old: &Self) -> Arc<Self> {
-        let failures = |shared: &Shared| shared.config.circuit_breaker.failures.clone();
+    pub fn inherit_from(shared: Arc<SharedUpstream>, old: &Self) -> Arc<Self> {
+        let failures = |shared: &SharedUpstream| shared.config.circuit_breaker.failures.clone();
         let same = failures(&shared) == failures(&old.shared);
         let same_gate = UpstreamPermits::is_same(&shared.config, &old.shared.config);
         let mut new = Self::new(shared);
@@ -88,7 +88,7 @@ mod tests {
         let old = state_of(config());
         let mut config = config();
         change(&mut config);
-        let new = UpstreamState::inherit_from(Arc::new(Shared::new(Arc::new(config))), &old);
+        let new = UpstreamState::inherit_from(Arc::new(SharedUpstream::new(Arc::new(config))), &old);
         assert!(Arc::ptr_eq(&new.counters, &old.counters) && Arc::ptr_eq(&new.latency, &old.latency));
         let same_breaker =
             new.breaker.as_ref().zip(old.breaker.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));

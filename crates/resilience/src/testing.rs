@@ -6,14 +6,14 @@ use attache_config::model;
 use attache_http::{Body, BodyError, Client};
 use attache_telemetry::Exchange;
 use attache_upstream::{
-    Attempt, Call, CallContext, EndpointAddress, EndpointSpec, Error, RequestPermit, Shared,
+    Attempt, Call, CallContext, EndpointAddress, EndpointSpec, Error, RequestPermit, SharedUpstream,
 };
 use attache_wire::{Request, Response};
 use bytes::Bytes;
 
 use tokio::time::Instant;
 
-use crate::UpstreamState;
+use crate::{CallResult, UpstreamState};
 
 pub(crate) fn upstream() -> model::Upstream {
     model::Upstream::new("orders", model::Address::OriginalDestination)
@@ -29,11 +29,11 @@ pub(crate) fn state() -> Arc<UpstreamState> {
 
 thread_local! {
     /// The upstream that scripts of this thread simulate: the last one that was made.
-    static SCRIPTED: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
+    static SCRIPTED: RefCell<Option<Arc<SharedUpstream>>> = const { RefCell::new(None) };
 }
 
 pub(crate) fn state_of(config: model::Upstream) -> Arc<UpstreamState> {
-    let shared = Shared::new(Arc::new(config));
+    let shared = SharedUpstream::new(Arc::new(config));
     shared.replace_endpoints((1..=3).map(|port| EndpointSpec::new(address(port))).collect(), None);
     let shared = Arc::new(shared);
     SCRIPTED.set(Some(shared.clone()));
@@ -57,12 +57,11 @@ pub(crate) fn respond(status: u16) -> Response<Body> {
     http::Response::builder().status(status).body(Body::empty()).unwrap().into()
 }
 
-pub(crate) type CallResult = Result<Response<Body>, Error>;
 type ScriptedAnswer = (u16, Box<dyn FnOnce(Call) -> Pin<Box<dyn Future<Output = CallResult>>>>);
 
 /// An upstream that follows a script with one entry for each attempt, and records each attempt and its time.
 #[derive(Clone, Default)]
-pub(crate) struct Script {
+pub(crate) struct FakeUpstream {
     answers: Rc<RefCell<VecDeque<ScriptedAnswer>>>,
     pub(crate) seen: Rc<RefCell<Vec<RecordedAttempt>>>,
 }
@@ -77,7 +76,7 @@ pub(crate) struct RecordedAttempt {
     pub(crate) deadline: Option<Instant>,
 }
 
-impl Script {
+impl FakeUpstream {
     /// Answers the next attempt, at the endpoint of port 1, with the future's result.
     pub(crate) fn then<F>(self, answer: impl FnOnce(Call) -> F + 'static) -> Self
     where
@@ -108,7 +107,7 @@ impl Script {
     }
 }
 
-impl tower::Service<Call> for Script {
+impl tower::Service<Call> for FakeUpstream {
     type Response = Response<Body>;
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = CallResult>>>;

@@ -10,16 +10,16 @@ use tower::Service;
 
 use crate::{
     UpstreamState,
-    breaker::Phase,
+    breaker::BreakerState,
     stack,
-    testing::{Script, call, get, respond, state, state_of, upstream},
+    testing::{FakeUpstream, call, get, respond, state, state_of, upstream},
 };
 
 fn policy() -> Policy {
     Policy { retry: Retry { attempts: 0, ..Retry::default() }, ..Policy::default() }
 }
 
-async fn send(state: &Arc<UpstreamState>, script: Script) {
+async fn send(state: &Arc<UpstreamState>, script: FakeUpstream) {
     let _ = stack(&policy(), state, script).call(get()).await;
 }
 
@@ -34,16 +34,16 @@ async fn five_failures_in_a_row_eject_the_endpoint_that_made_them() {
     for n in 0..9 {
         assert!(ejected(&state).is_empty());
         match n {
-            4 => send(&state, Script::default().answer(2, || Ok(respond(200)))).await,
+            4 => send(&state, FakeUpstream::default().answer(2, || Ok(respond(200)))).await,
             0 | 5 => {
                 let reset = || Err(Error::new(Reason::UpstreamReset, SentPart::Request));
-                send(&state, Script::default().answer(2, reset)).await;
+                send(&state, FakeUpstream::default().answer(2, reset)).await;
             }
-            _ => send(&state, Script::default().answer(2, || Ok(respond(500)))).await,
+            _ => send(&state, FakeUpstream::default().answer(2, || Ok(respond(500)))).await,
         }
-        send(&state, Script::default().answer(3, || Ok(respond(200)))).await;
+        send(&state, FakeUpstream::default().answer(3, || Ok(respond(200)))).await;
     }
-    send(&state, Script::default().answer(2, || Ok(respond(503)))).await;
+    send(&state, FakeUpstream::default().answer(2, || Ok(respond(503)))).await;
     assert_eq!(ejected(&state), ["10.0.0.1:2"]);
 }
 
@@ -61,12 +61,12 @@ async fn a_callers_own_short_deadline_is_a_failure_for_no_judge() {
             ..upstream()
         });
         for _ in 0..10 {
-            let hangs = Script::default().at(2, |_| std::future::pending());
+            let hangs = FakeUpstream::default().at(2, |_| std::future::pending());
             let request = http::Request::post("http://orders/").header("grpc-timeout", timeout);
             let asked = call(request.body(attache_http::Body::empty()).unwrap());
             let _ = stack(&policy(), &state, hangs).call(asked).await;
         }
-        assert_eq!(state.breaker.as_ref().unwrap().phase() != Phase::Closed, opens, "{timeout}");
+        assert_eq!(state.breaker.as_ref().unwrap().phase() != BreakerState::Closed, opens, "{timeout}");
         assert_eq!(!ejected(&state).is_empty(), opens, "{timeout}");
         let set = state.shared.endpoints.load();
         let failures: u64 = set.endpoints.iter().map(|endpoint| endpoint.passive.failures()).sum();
@@ -78,7 +78,7 @@ async fn a_callers_own_short_deadline_is_a_failure_for_no_judge() {
 async fn a_caller_that_goes_away_before_the_deadline_says_nothing() {
     let state = state();
     for _ in 0..10 {
-        let hangs = Script::default().at(2, |_| std::future::pending());
+        let hangs = FakeUpstream::default().at(2, |_| std::future::pending());
         let _ =
             tokio::time::timeout(Duration::from_secs(1), stack(&policy(), &state, hangs).call(get())).await;
     }

@@ -234,7 +234,7 @@ fn header_holds(name: &HeaderName, value: &ValueCondition, request: &RequestFact
 /// For another program, another line may count, or an item of a list.
 fn header_truth(name: &HeaderName, value: &ValueCondition, request: &RequestFacts<'_>) -> Truth {
     let mut met = None;
-    for line in request.headers.get_all(name).map(attache_wire::Value::as_bytes) {
+    for line in request.headers.get_all(name).map(attache_wire::ValueRef::as_bytes) {
         agree(&mut met, value.is_met(line));
         if line.contains(&b',') {
             line.split(|&b| b == b',').for_each(|item| agree(&mut met, value.is_met(item.trim_ascii())));

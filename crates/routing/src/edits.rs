@@ -7,9 +7,9 @@
 
 use std::fmt::Write;
 
-use attache_config::model::{self, Part, Variable};
+use attache_config::model::{self, TemplatePart, Variable};
 use attache_http::{Client, REQUEST_ID, remove_underscored};
-use attache_wire::{Fields, RequestHead, Value};
+use attache_wire::{Fields, RequestHead, ValueRef};
 use http::{HeaderName, HeaderValue};
 
 use crate::{Captures, rewrite::CaptureNames};
@@ -142,12 +142,12 @@ fn pieces(
         .0
         .iter()
         .filter_map(|part| match part {
-            Part::Text(text) => Some(EditPiece::Text((&**text).into())),
-            Part::Variable(Variable::Route) => Some(EditPiece::Text(route.into())),
-            Part::Variable(Variable::Listener) => Some(EditPiece::Text(listener.into())),
+            TemplatePart::Text(text) => Some(EditPiece::Text((&**text).into())),
+            TemplatePart::Variable(Variable::Route) => Some(EditPiece::Text(route.into())),
+            TemplatePart::Variable(Variable::Listener) => Some(EditPiece::Text(listener.into())),
             // A capture that the pattern doesn't have is the empty text.
-            Part::Variable(Variable::Capture(name)) => names.index(name).map(EditPiece::Capture),
-            Part::Variable(variable) => Some(EditPiece::Variable(variable.clone())),
+            TemplatePart::Variable(Variable::Capture(name)) => names.index(name).map(EditPiece::Capture),
+            TemplatePart::Variable(variable) => Some(EditPiece::Variable(variable.clone())),
         })
         .collect()
 }
@@ -166,7 +166,7 @@ fn render(pieces: &[EditPiece], request: &RequestHead, ctx: &Ctx<'_>) -> Option<
 }
 
 fn push_variable<'a>(value: &mut Vec<u8>, variable: &Variable, request: &'a RequestHead, ctx: &Ctx<'_>) {
-    let header = |value: Option<Value<'a>>| value.map_or(&b""[..], Value::as_bytes);
+    let header = |value: Option<ValueRef<'a>>| value.map_or(&b""[..], ValueRef::as_bytes);
     let mut number = String::new();
     let bytes = match variable {
         Variable::ClientAddress => {

@@ -32,7 +32,7 @@ impl RequiredByRules {
     pub(crate) fn may_differ(&self, request: &RequestHead, access: &Facts<'_>) -> bool {
         let is_usual = |byte: u8| byte.is_ascii_uppercase();
         let doubtful = |name: &HeaderName| {
-            let mut lines = request.headers.get_all(name).map(attache_wire::Value::as_bytes);
+            let mut lines = request.headers.get_all(name).map(attache_wire::ValueRef::as_bytes);
             lines.next().is_some_and(|first| first.contains(&b',') || lines.next().is_some())
         };
         (self.methods && (!request.method.as_str().bytes().all(is_usual) || access.names_another_method()))

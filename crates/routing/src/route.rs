@@ -6,7 +6,7 @@ use attache_config::model::{
     PathPolicy, Route, Traffic, Upgrades,
 };
 use attache_http::{Body, Refusal, set_path};
-use attache_wire::{Fields, RequestHead, Response, Value, header::HOST};
+use attache_wire::{Fields, RequestHead, Response, ValueRef, header::HOST};
 use http::{
     Method, Uri,
     uri::{Authority, Scheme},
@@ -201,7 +201,7 @@ impl CompiledRoute {
         let RouteKind::Forward { forward, .. } = &self.kind else { return Err(None) };
         let Some(by) = forward.upstream_header.as_deref() else { return self.choose(roll).ok_or(None) };
         let header = &by.header;
-        let mut lines = headers.get_all(header).map(Value::as_bytes);
+        let mut lines = headers.get_all(header).map(ValueRef::as_bytes);
         let why = match (lines.next(), lines.next()) {
             (None, _) => format!("the request has no `{header}`"),
             // Two programs could read two different ones.

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use attache_config::model::{
-    Action, Fault, FaultDelay, FaultRate, HeaderEdits, Hedge, HedgeAfter, HostRewrite, Mirror, Name, Part,
-    PathRewrite, Policy, Redirect, Respond, Retry, RetryOn, Route, Template, Timeouts, UpstreamId, Variable,
+    Action, Fault, FaultDelay, FaultRate, HeaderEdits, Hedge, HedgeAfter, HostRewrite, Mirror, Name,
+    PathRewrite, Policy, Redirect, Respond, Retry, RetryOn, Route, Template, TemplatePart, Timeouts,
+    UpstreamId, Variable,
 };
-use attache_http::{Client, Proven};
+use attache_http::{Client, VerifiedIdentity};
 use attache_wire::RequestHead;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -94,12 +95,12 @@ fn the_host_is_kept_taken_from_the_upstream_or_set() {
     assert_eq!(host(HostRewrite::Preserve, "/x"), same("http://next.internal:8443/x", "next.internal:8443"));
 }
 
-fn template(parts: &[Part]) -> Template {
+fn template(parts: &[TemplatePart]) -> Template {
     Template(parts.to_vec())
 }
 
 fn variable(name: &'static str, variable: Variable) -> (HeaderName, Template) {
-    (HeaderName::from_static(name), template(&[Part::Variable(variable)]))
+    (HeaderName::from_static(name), template(&[TemplatePart::Variable(variable)]))
 }
 
 #[test]
@@ -130,9 +131,9 @@ fn header_changes_use_the_request_before_its_rewrite() {
         add: vec![(
             HeaderName::from_static("x-list"),
             template(&[
-                Part::Text("<".into()),
-                Part::Variable(Variable::Capture("id".into())),
-                Part::Text(">".into()),
+                TemplatePart::Text("<".into()),
+                TemplatePart::Variable(Variable::Capture("id".into())),
+                TemplatePart::Text(">".into()),
             ]),
         )],
     };
@@ -179,7 +180,8 @@ fn header_changes_use_the_request_before_its_rewrite() {
 fn no_value_begins_a_new_line() {
     let mut route = route("r", matching(&[], "-"));
     route.request_headers.set = vec![variable("x-identity", Variable::ClientIdentity)];
-    let evil = Client { proven: Proven::names(["spiffe://a\r\nx-admin: 1\0"], 0), ..Client::default() };
+    let evil =
+        Client { proven: VerifiedIdentity::names(["spiffe://a\r\nx-admin: 1\0"], 0), ..Client::default() };
     let (parts, _) = sent(route, request("GET", "a/", &[]), &evil).unwrap();
     assert_eq!(parts.headers.get("x-identity").unwrap(), "spiffe://ax-admin: 1");
     assert!(!parts.headers.contains_key("x-admin"));

@@ -1,5 +1,5 @@
 use attache_config::model::{Action, Match, Route, RouteTls, SanPattern, Traffic};
-use attache_http::{AcceptedTraffic, Client, Proven};
+use attache_http::{AcceptedTraffic, Client, VerifiedIdentity};
 use http::Method;
 
 use crate::{
@@ -242,10 +242,10 @@ fn a_route_for_an_identity_comes_before_one_for_everybody_and_only_that_identity
     ]));
     let nobody = Client::default();
     let web = client("", "");
-    let cron = Proven { subject: "CN=cron,O=Shop".into(), ..Proven::default() };
+    let cron = VerifiedIdentity { subject: "CN=cron,O=Shop".into(), ..VerifiedIdentity::default() };
     let cron = Client { proven: Some(Box::new(cron)), ..Client::default() };
     // A DNS name that looks like a URI is not a URI.
-    let forged = Client { proven: Proven::names(web.identities().to_vec(), 0), ..client("", "") };
+    let forged = Client { proven: VerifiedIdentity::names(web.identities().to_vec(), 0), ..client("", "") };
     for (client, http, tcp) in [
         (&nobody, "anybody", "anybody"),
         (&web, "web", "web"),

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use attache_config::model::{
-    Action, Address, AddressMatch, Destination, EndpointSource, Forward, HostName, HostPattern, Listener,
-    Match, PathPattern, PathPolicy, Policy, Route, Segment, Target, Traffic, Upstream, UpstreamId,
-    ValueMatch, ValuePattern,
+    Action, Address, AddressMatch, Destination, EndpointSource, EndpointTarget, Forward, HostName,
+    HostPattern, Listener, Match, PathPattern, PathPolicy, Policy, Route, Segment, Traffic, Upstream,
+    UpstreamId, ValueMatch, ValuePattern,
 };
-use attache_http::{Client, Proven, check_request, normalize_uri};
+use attache_http::{Client, VerifiedIdentity, check_request, normalize_uri};
 use attache_wire::RequestHead;
 use http::{HeaderName, HeaderValue};
 
@@ -99,7 +99,7 @@ pub(crate) fn listener(routes: Vec<Route>) -> Listener {
 }
 
 pub(crate) fn upstream(name: &str, host: &str, port: u16) -> Upstream {
-    let source = EndpointSource::new(Target::Dns { host: host.into(), port });
+    let source = EndpointSource::new(EndpointTarget::Dns { host: host.into(), port });
     Upstream::new(name, Address::Endpoints(vec![source]))
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn client(destination: &str, sni: &str) -> Client {
         address: "10.1.2.3:4567".parse().ok(),
         original_destination: destination.parse().ok().map(Box::new),
         sni: (!sni.is_empty()).then(|| sni.into()),
-        proven: Proven::names(["spiffe://cluster.local/ns/shop/sa/web"], 1),
+        proven: VerifiedIdentity::names(["spiffe://cluster.local/ns/shop/sa/web"], 1),
         ..Client::default()
     }
 }

@@ -13,7 +13,7 @@
 
 use std::net::IpAddr;
 
-use attache_config::model::{Address, HostRewrite, Name, Target, Upstream};
+use attache_config::model::{Address, EndpointTarget, HostRewrite, Name, Upstream};
 use attache_http::CanonicalHost;
 
 use crate::RequestFacts;
@@ -39,15 +39,15 @@ impl UpstreamHost {
         let mut names: Vec<Box<str>> = Vec::new();
         let mut has_name = false;
         let hosts = sources.iter().flat_map(|source| match &source.target {
-            Target::Dns { host, .. } => vec![host.to_string()],
-            Target::Srv { name } => vec![name.to_string()],
-            Target::Kubernetes(service) => {
+            EndpointTarget::Dns { host, .. } => vec![host.to_string()],
+            EndpointTarget::Srv { name } => vec![name.to_string()],
+            EndpointTarget::Kubernetes(service) => {
                 let host = service.host();
                 let short = host.trim_end_matches(".svc").to_owned();
                 vec![format!("{host}.cluster.local"), short, host.to_string()]
             }
-            Target::Ip(address) => vec![address.ip().to_string()],
-            Target::Unix(_) => Vec::new(),
+            EndpointTarget::Ip(address) => vec![address.ip().to_string()],
+            EndpointTarget::Unix(_) => Vec::new(),
         });
         for host in hosts.chain([upstream.name.to_string()]) {
             if let Some(host) = CanonicalHost::new(&host) {
@@ -56,11 +56,11 @@ impl UpstreamHost {
         }
         for source in sources {
             has_name |= match &source.target {
-                Target::Dns { host, .. } => {
+                EndpointTarget::Dns { host, .. } => {
                     CanonicalHost::new(host).is_some_and(|host| !is_this_machine(&host))
                 }
-                Target::Srv { .. } | Target::Kubernetes(_) => true,
-                Target::Ip(_) | Target::Unix(_) => false,
+                EndpointTarget::Srv { .. } | EndpointTarget::Kubernetes(_) => true,
+                EndpointTarget::Ip(_) | EndpointTarget::Unix(_) => false,
             };
         }
         Self { rule: upstream.host.clone(), authority: upstream.authority(), names, has_name }

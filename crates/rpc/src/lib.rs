@@ -4,7 +4,7 @@
 //!   exports to collectors, the application's probes and metrics, the SPIFFE Workload API.
 //! - [`server`] answers operators, the kubelet and Kubernetes' API server.
 //! - [`grpc`] has the frames, the status and the health messages of gRPC, for clients of any kind.
-//! - [`Service`] calls an upstream of the config through all layers of that upstream: authorizers, rate limits.
+//! - [`UpstreamService`] calls an upstream of the config through all layers of that upstream: authorizers, rate limits.
 //!
 //! A peer can't make attache use more memory or time than the caller's limits allow. Requests of applications never pass here: they go
 //! through the pipe and `attache-wire`.
@@ -17,4 +17,4 @@ mod service;
 pub mod timeout;
 
 pub use io::Io;
-pub use service::{Answer, Question, Service};
+pub use service::{CallRequest, CallResponse, UpstreamService};

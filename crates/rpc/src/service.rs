@@ -18,15 +18,15 @@ use http_body::Body;
 use prost::Message;
 
 use crate::{
-    grpc::{Frames, Status, frame},
+    grpc::{GrpcStatus, MessageDecoder, frame},
     timeout,
 };
 
-type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answer, String>>>>;
+type AnswerFuture = Pin<Box<dyn Future<Output = Result<CallResponse, String>>>>;
 
 /// What attache sends to the upstream.
 #[derive(Debug)]
-pub struct Question {
+pub struct CallRequest {
     /// The request with its complete body.
     pub request: Request<Bytes>,
     /// The protocol that the upstream speaks, for logs and metrics: `http1` or `http2`.
@@ -36,16 +36,16 @@ pub struct Question {
 }
 
 /// An upstream of the config with its layers: pool, TLS, limits, breaker and ejection are those of its config.
-pub struct Service {
+pub struct UpstreamService {
     name: Name,
     authority: Name,
     /// Sends a question and reads at most this many bytes of the response.
-    send: Box<dyn Fn(Question, usize) -> AnswerFuture>,
+    send: Box<dyn Fn(CallRequest, usize) -> AnswerFuture>,
 }
 
 /// A response that was read completely.
 #[derive(Debug)]
-pub struct Answer {
+pub struct CallResponse {
     /// Its status.
     pub status: StatusCode,
     /// Its fields.
@@ -56,16 +56,16 @@ pub struct Answer {
     pub trailers: HeaderMap,
 }
 
-impl fmt::Debug for Service {
+impl fmt::Debug for UpstreamService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("UpstreamService").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl Service {
+impl UpstreamService {
     /// `name` is the upstream's name, and `authority` its name in requests. `send` passes a request through the upstream's layers; its
     /// error says why there is no response.
-    pub fn new<F, B>(name: Name, authority: Name, send: impl Fn(Question) -> F + 'static) -> Self
+    pub fn new<F, B>(name: Name, authority: Name, send: impl Fn(CallRequest) -> F + 'static) -> Self
     where
         F: Future<Output = Result<Response<B>, String>> + 'static,
         B: Body<Data = Bytes, Error: fmt::Display> + 'static,
@@ -111,8 +111,8 @@ impl Service {
         if answer.status != StatusCode::OK {
             return Err(format!("status {}", answer.status));
         }
-        Status::check(&answer.headers.into(), &answer.trailers).map_err(|status| status.to_string())?;
-        Frames::only(&answer.body).map_err(|bad| bad.to_string())
+        GrpcStatus::check(&answer.headers.into(), &answer.trailers).map_err(|status| status.to_string())?;
+        MessageDecoder::only(&answer.body).map_err(|bad| bad.to_string())
     }
 
     /// Sends an HTTP request. Its URI has this service's authority ([`Self::uri`]). Like [`Self::unary`], but a response with any status is
@@ -126,7 +126,7 @@ impl Service {
         asker: &Name,
         within: Duration,
         longest: usize,
-    ) -> Result<Answer, String> {
+    ) -> Result<CallResponse, String> {
         self.send(request, "http1", asker, within, longest).await
     }
 
@@ -145,14 +145,14 @@ impl Service {
         asker: &Name,
         within: Duration,
         longest: usize,
-    ) -> Result<Answer, String> {
-        let question = Question { request, protocol, asker: asker.clone() };
+    ) -> Result<CallResponse, String> {
+        let question = CallRequest { request, protocol, asker: asker.clone() };
         let answered = tokio::time::timeout(within, (self.send)(question, longest)).await;
         answered.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
     }
 }
 
-async fn read<B>(response: Response<B>, longest: usize) -> Result<Answer, String>
+async fn read<B>(response: Response<B>, longest: usize) -> Result<CallResponse, String>
 where
     B: Body<Data = Bytes, Error: fmt::Display>,
 {
@@ -166,5 +166,5 @@ where
             Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
         }
     }
-    Ok(Answer { status: parts.status, headers: std::mem::take(&mut parts.headers), body, trailers })
+    Ok(CallResponse { status: parts.status, headers: std::mem::take(&mut parts.headers), body, trailers })
 }

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use attache_wire::{Fields, Known, header};
+use attache_wire::{Fields, KnownName, header};
 use http::HeaderValue;
 
-const GRPC_TIMEOUT: Known = header::GRPC_TIMEOUT;
+const GRPC_TIMEOUT: KnownName = header::GRPC_TIMEOUT;
 const UNITS: [(u8, u64); 6] = [
     (b'n', 1),
     (b'u', 1_000),

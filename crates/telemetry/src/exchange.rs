@@ -9,12 +9,12 @@ use std::{
 
 use attache_config::model::Name;
 use attache_wire::{
-    Fields, Known, Value,
+    Fields, KnownName, ValueRef,
     header::{GRPC_MESSAGE, GRPC_STATUS},
 };
 
 use crate::{
-    Reason, SeenHeaders, Text,
+    Reason, SeenHeaders, SharedText,
     access_log::NamedHeaders,
     grpc::{grpc_as_http, grpc_code},
     trace::{RequestTrace, TraceId},
@@ -33,13 +33,13 @@ pub struct Exchange {
     /// The protocol: `http1`, `http2`, `tcp` or `tls`.
     pub protocol: &'static str,
     /// Request method; empty for opaque connections.
-    pub method: RefCell<Text>,
+    pub method: RefCell<SharedText>,
     /// Host or SNI.
-    pub host: RefCell<Text>,
+    pub host: RefCell<SharedText>,
     /// Path without the query (queries carry secrets).
-    pub path: RefCell<Text>,
+    pub path: RefCell<SharedText>,
     /// `X-Request-Id`.
-    pub request_id: RefCell<Text>,
+    pub request_id: RefCell<SharedText>,
     /// The route that matched.
     pub route: RefCell<Option<Name>>,
     /// The identity that the client has proven (TLS).
@@ -169,13 +169,13 @@ impl Exchange {
 
     /// Reads the response's trailers: in gRPC, they say how the call ended.
     pub fn ended_by_trailers(&self, trailers: &http::HeaderMap) {
-        let value = |name: Known| trailers.get(name.as_str()).map(http::HeaderValue::as_bytes);
+        let value = |name: KnownName| trailers.get(name.as_str()).map(http::HeaderValue::as_bytes);
         self.ended_by(value(GRPC_STATUS), value(GRPC_MESSAGE));
     }
 
     /// The same for the head of a response without a body.
     pub fn ended_by_head(&self, headers: &Fields) {
-        let value = |name: Known| headers.get(name).map(Value::as_bytes);
+        let value = |name: KnownName| headers.get(name).map(ValueRef::as_bytes);
         self.ended_by(value(GRPC_STATUS), value(GRPC_MESSAGE));
     }
 

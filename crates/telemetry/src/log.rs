@@ -23,7 +23,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{access_log::Timestamp, escape::escape, otlp::OwnLog, warnings::Warnings};
+use crate::{access_log::LogTimestamp, escape::escape, otlp::OwnLog, warnings::Warnings};
 
 /// Starts the log of the process, on standard error. `level` is a level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or a filter like
 /// `info,attache_upstream=debug`; empty means `info`. The command line decides where it comes from: a flag or `ATTACHE_LOG`.
@@ -49,7 +49,7 @@ where
         .with_writer(writer)
         .with_ansi(colours)
         .with_timer(Clock)
-        .fmt_fields(Fields);
+        .fmt_fields(LogFieldFormat);
     let warnings = Warnings::default();
     let of_libraries = DnsLibraryFilter(handle.clone());
     let control = LogControl { filter: handle, warnings: warnings.clone() };
@@ -156,9 +156,9 @@ fn is_of_a_library(metadata: &Metadata<'_>) -> bool {
 ///
 /// The value of a field may come from a peer, so fields are escaped and can't start a new line. A message comes from attache. If it has
 /// several lines (diagnostics of a config), they stay lines, and each is indented, so that none can be taken for an entry of the log.
-struct Fields;
+struct LogFieldFormat;
 
-impl<'w> FormatFields<'w> for Fields {
+impl<'w> FormatFields<'w> for LogFieldFormat {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut visitor = Visitor { out: writer, first: true, rest: String::new(), result: Ok(()) };
         fields.record(&mut visitor);
@@ -211,7 +211,7 @@ struct Clock;
 
 impl FormatTime for Clock {
     fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
-        write!(out, "{}", Timestamp(std::time::SystemTime::now()))
+        write!(out, "{}", LogTimestamp(std::time::SystemTime::now()))
     }
 }
 
@@ -222,15 +222,15 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct CapturedLines(Arc<Mutex<Vec<u8>>>);
 
-    impl Kept {
+    impl CapturedLines {
         fn take(&self) -> String {
             String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
         }
     }
 
-    impl io::Write for Kept {
+    impl io::Write for CapturedLines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -240,8 +240,8 @@ mod tests {
         }
     }
 
-    fn with_log(level: &str, run: impl FnOnce(&LogControl, &Kept)) {
-        let kept = Kept::default();
+    fn with_log(level: &str, run: impl FnOnce(&LogControl, &CapturedLines)) {
+        let kept = CapturedLines::default();
         let writer = kept.clone();
         let (subscriber, control) = subscriber(level, move || writer.clone(), false).unwrap();
         tracing::subscriber::with_default(subscriber, || run(&control, &kept));

@@ -16,12 +16,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Reason,
-    metrics::{Metrics, Served},
-    watch::{Change, Group, Kind, QUIET, Watch},
+    metrics::{Metrics, ServedCalls},
+    watch::{FailureGroup, FailureKind, QUIET, StateChange, Watch},
 };
 
 /// How long the first line is delayed, so that its count is useful.
-const GATHER: Duration = Duration::from_millis(200);
+const GATHER_TIME: Duration = Duration::from_millis(200);
 /// The time between two checks while there are failures.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A kind of failure that continues is logged again after this long.
@@ -34,7 +34,7 @@ const DOUBT: Duration = Duration::from_mins(1);
 
 /// What was logged about one kind of failure.
 #[derive(Debug)]
-struct Reported {
+struct ReportedFailure {
     /// How many failures there have been.
     count: u64,
     /// How many there had been when this kind began.
@@ -48,28 +48,28 @@ struct Reported {
     /// When the last line was written.
     line: Instant,
     /// There were failures that may be chance.
-    doubt: Option<Doubt>,
+    doubt: Option<UnclearSince>,
 }
 
 /// Since when it is unclear whether clients leave because of the upstream.
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+struct UnclearSince {
     since: Instant,
     /// How many calls had been served by then.
     served: u64,
 }
 
-impl Reported {
+impl ReportedFailure {
     /// Whether too few of these clients left, or more calls than that were served meanwhile.
     fn may_be_chance(&mut self, left: u64, served: u64, now: Instant) -> bool {
-        let doubt = *self.doubt.get_or_insert(Doubt { since: now, served });
+        let doubt = *self.doubt.get_or_insert(UnclearSince { since: now, served });
         left < MIN_HANGING_CLIENTS || served.saturating_sub(doubt.served) > left
     }
 }
 
 /// One line for the log.
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+enum OutageLogLine {
     Begins(u64),
     GoesOn(u64, Duration),
     /// The number of failures, how long they lasted, and how long there has been none.
@@ -79,17 +79,17 @@ enum Line {
 /// Writes the lines, as long as it is polled.
 pub async fn log_outages(metrics: Metrics) {
     let watch = metrics.watch().clone();
-    let mut told: HashMap<Kind, Reported> = HashMap::new();
+    let mut told: HashMap<FailureKind, ReportedFailure> = HashMap::new();
     loop {
         if told.values().all(|told| told.since.is_none() && told.doubt.is_none()) {
             watch.begins().await;
-            sleep(GATHER).await;
+            sleep(GATHER_TIME).await;
         } else {
             sleep(CHECK_INTERVAL).await;
         }
         let groups = watch.groups();
-        let served = Served::new(&metrics);
-        let served = |kind: &Kind| served.of(kind.upstream.as_ref(), kind.listener.as_ref());
+        let served = ServedCalls::new(&metrics);
+        let served = |kind: &FailureKind| served.of(kind.upstream.as_ref(), kind.listener.as_ref());
         for (group, line) in look(&mut told, groups, served, Instant::now()) {
             write(&watch, &group, &line);
         }
@@ -97,16 +97,16 @@ pub async fn log_outages(metrics: Metrics) {
 }
 
 fn look(
-    told: &mut HashMap<Kind, Reported>,
-    groups: Vec<Group>,
-    served: impl Fn(&Kind) -> u64,
+    told: &mut HashMap<FailureKind, ReportedFailure>,
+    groups: Vec<FailureGroup>,
+    served: impl Fn(&FailureKind) -> u64,
     now: Instant,
-) -> Vec<(Group, Line)> {
+) -> Vec<(FailureGroup, OutageLogLine)> {
     let mut lines = Vec::new();
     // If a worker has dropped a kind, it counts as new when it comes back.
     told.retain(|kind, _| groups.iter().any(|group| group.kind == *kind));
     for group in groups {
-        let told = told.entry(group.kind.clone()).or_insert(Reported {
+        let told = told.entry(group.kind.clone()).or_insert(ReportedFailure {
             count: 0,
             before: 0,
             seen: now,
@@ -128,7 +128,7 @@ fn look(
                     None
                 } else {
                     (told.since, told.doubt) = (Some(now), None);
-                    Some(Line::Begins(news))
+                    Some(OutageLogLine::Begins(news))
                 }
             }
             None if told.doubt.is_some_and(|doubt| now.duration_since(doubt.since) >= DOUBT) => {
@@ -138,10 +138,10 @@ fn look(
             Some(since) if quiet >= REPEAT_AFTER || (quiet >= QUIET && served > told.served) => {
                 let count = told.count.saturating_sub(told.before);
                 (told.since, told.before) = (None, told.count);
-                Some(Line::Ended(count, told.seen.duration_since(since), quiet))
+                Some(OutageLogLine::Ended(count, told.seen.duration_since(since), quiet))
             }
             Some(since) if now.duration_since(told.line) >= REPEAT_AFTER => {
-                Some(Line::GoesOn(told.count.saturating_sub(told.before), now.duration_since(since)))
+                Some(OutageLogLine::GoesOn(told.count.saturating_sub(told.before), now.duration_since(since)))
             }
             _ => None,
         };
@@ -153,9 +153,9 @@ fn look(
     lines
 }
 
-fn write(watch: &Watch, group: &Group, line: &Line) {
+fn write(watch: &Watch, group: &FailureGroup, line: &OutageLogLine) {
     let (whose, cause, sample) = (group.kind.whose(), group.kind.cause(), &group.sample);
-    let change = |what: String, because: String| Change {
+    let change = |what: String, because: String| StateChange {
         kind: "failures",
         whose: whose.clone(),
         endpoint: sample.endpoint.as_deref().map(ToOwned::to_owned),
@@ -163,17 +163,19 @@ fn write(watch: &Watch, group: &Group, line: &Line) {
         because,
     };
     match line {
-        Line::Begins(_) => watch.event(change(format!("calls fail: {cause}"), sample.detail.clone())),
-        Line::Ended(count, ..) => {
+        OutageLogLine::Begins(_) => {
+            watch.event(change(format!("calls fail: {cause}"), sample.detail.clone()));
+        }
+        OutageLogLine::Ended(count, ..) => {
             watch.event(change(format!("no longer {cause}"), format!("it was {count} calls")));
         }
-        Line::GoesOn(..) => {}
+        OutageLogLine::GoesOn(..) => {}
     }
     let plural = |count: u64| if count == 1 { "call" } else { "calls" };
     match line {
-        Line::Begins(count) | Line::GoesOn(count, _) => {
+        OutageLogLine::Begins(count) | OutageLogLine::GoesOn(count, _) => {
             let since = match line {
-                Line::GoesOn(_, time) => format!(" {}, and it goes on", within(*time)),
+                OutageLogLine::GoesOn(_, time) => format!(" {}, and it goes on", within(*time)),
                 _ => String::new(),
             };
             // The text of a peer must not start a new line.
@@ -192,7 +194,7 @@ fn write(watch: &Watch, group: &Group, line: &Line) {
                 plural(*count)
             );
         }
-        Line::Ended(count, lasted, quiet) => {
+        OutageLogLine::Ended(count, lasted, quiet) => {
             let quiet = Duration::from_secs(quiet.as_secs());
             tracing::warn!(
                 "{whose}: no call failed with {cause} for {quiet:?}; {count} {} failed with it {}",
@@ -217,15 +219,22 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::{Exchange, watch::Record};
+    use crate::{Exchange, watch::ExchangeRecord};
 
-    fn group(reason: Reason, count: u64) -> Group {
+    fn group(reason: Reason, count: u64) -> FailureGroup {
         let exchange = Exchange::new("outbound".into(), "http1", None);
         *exchange.upstream.borrow_mut() = Some("orders".into());
         exchange.fail(reason, "refused");
         let now = SystemTime::now();
-        let kind = Kind { upstream: Some("orders".into()), listener: None, reason: Some(reason), status: 0 };
-        Group { kind, count, first: now, last: now, sample: Record::of(&exchange, Duration::ZERO) }
+        let kind =
+            FailureKind { upstream: Some("orders".into()), listener: None, reason: Some(reason), status: 0 };
+        FailureGroup {
+            kind,
+            count,
+            first: now,
+            last: now,
+            sample: ExchangeRecord::of(&exchange, Duration::ZERO),
+        }
     }
 
     #[test]
@@ -239,24 +248,24 @@ mod tests {
         let (mut told, refused) = (HashMap::new(), |count| vec![group(Reason::ConnectRefused, count)]);
         let begun = Instant::now();
         let served = std::cell::Cell::new(7);
-        let mut at = |seconds: u64, groups: Vec<Group>| {
+        let mut at = |seconds: u64, groups: Vec<FailureGroup>| {
             let lines = look(&mut told, groups, |_| served.get(), begun + Duration::from_secs(seconds));
             lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>()
         };
-        assert_eq!(at(0, refused(50)), [Line::Begins(50)]);
+        assert_eq!(at(0, refused(50)), [OutageLogLine::Begins(50)]);
         assert_eq!(at(1, refused(90)), []);
         for second in 2..300 {
             assert_eq!(at(second, refused(100 + second)), []);
         }
-        assert_eq!(at(300, refused(900)), [Line::GoesOn(900, Duration::from_secs(300))]);
+        assert_eq!(at(300, refused(900)), [OutageLogLine::GoesOn(900, Duration::from_secs(300))]);
         served.set(8);
         assert_eq!(at(314, refused(900)), []);
         let (lasted, quiet) = (Duration::from_secs(300), Duration::from_secs(15));
-        assert_eq!(at(315, refused(900)), [Line::Ended(900, lasted, quiet)]);
+        assert_eq!(at(315, refused(900)), [OutageLogLine::Ended(900, lasted, quiet)]);
         assert_eq!(at(316, refused(900)), []);
         // The kind begins again, beside another kind.
         let both = vec![group(Reason::ConnectRefused, 901), group(Reason::ConnectTimeout, 2)];
-        assert_eq!(at(400, both), [Line::Begins(1), Line::Begins(2)]);
+        assert_eq!(at(400, both), [OutageLogLine::Begins(1), OutageLogLine::Begins(2)]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -268,17 +277,17 @@ mod tests {
             let lines = look(&mut told, groups, |_| served.get(), begun + Duration::from_secs(seconds));
             lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>()
         };
-        assert_eq!(at(0, 1), [Line::Begins(1)]);
+        assert_eq!(at(0, 1), [OutageLogLine::Begins(1)]);
         for second in 1..300 {
             assert_eq!(at(second, 1 + second / 60), [], "{second}");
         }
-        assert_eq!(at(300, 6), [Line::GoesOn(6, Duration::from_secs(300))]);
+        assert_eq!(at(300, 6), [OutageLogLine::GoesOn(6, Duration::from_secs(300))]);
         served.set(10);
-        assert_eq!(at(360, 6), [Line::Ended(6, Duration::from_secs(300), Duration::from_secs(60))]);
+        assert_eq!(at(360, 6), [OutageLogLine::Ended(6, Duration::from_secs(300), Duration::from_secs(60))]);
         // The callers have given up.
-        assert_eq!(at(400, 7), [Line::Begins(1)]);
+        assert_eq!(at(400, 7), [OutageLogLine::Begins(1)]);
         assert_eq!(at(699, 7), []);
-        assert_eq!(at(700, 7), [Line::Ended(1, Duration::ZERO, Duration::from_secs(300))]);
+        assert_eq!(at(700, 7), [OutageLogLine::Ended(1, Duration::ZERO, Duration::from_secs(300))]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -300,7 +309,10 @@ mod tests {
         assert_eq!(at(701, 3, 500), (vec![], true));
         assert_eq!(at(760, 3, 900), (vec![], false));
         assert_eq!(at(800, 4, 950), (vec![], true));
-        assert_eq!(at(802, 5, 951), (vec![Line::Begins(2)], false));
-        assert_eq!(at(830, 5, 952), (vec![Line::Ended(2, Duration::ZERO, Duration::from_secs(28))], false));
+        assert_eq!(at(802, 5, 951), (vec![OutageLogLine::Begins(2)], false));
+        assert_eq!(
+            at(830, 5, 952),
+            (vec![OutageLogLine::Ended(2, Duration::ZERO, Duration::from_secs(28))], false)
+        );
     }
 }

@@ -9,7 +9,7 @@ use crate::{Exchange, Reason};
 
 /// A finished exchange.
 #[derive(Debug)]
-pub(crate) struct Snapshot {
+pub(crate) struct ExchangeSnapshot {
     pub(crate) total: Duration,
     pub(crate) listener: Name,
     pub(crate) protocol: &'static str,
@@ -28,7 +28,7 @@ pub(crate) struct Snapshot {
     pub(crate) sent: u64,
 }
 
-impl Snapshot {
+impl ExchangeSnapshot {
     pub(crate) fn of(exchange: &Exchange, total: Duration) -> Self {
         Self {
             total,

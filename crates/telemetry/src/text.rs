@@ -6,23 +6,23 @@ use bytes::Bytes;
 
 /// A text that is cheap to keep, because most texts are never read.
 #[derive(Clone)]
-pub struct Text(Kind);
+pub struct SharedText(TextRepr);
 
 #[derive(Clone)]
-enum Kind {
+enum TextRepr {
     Static(&'static str),
     Shared(Bytes),
 }
 
-impl Text {
+impl SharedText {
     /// A static text of the program.
     pub const fn from_static(text: &'static str) -> Self {
-        Self(Kind::Static(text))
+        Self(TextRepr::Static(text))
     }
 
     /// Bytes that should be UTF-8. Other bytes are shown as an empty text.
     pub const fn shared(bytes: Bytes) -> Self {
-        Self(Kind::Shared(bytes))
+        Self(TextRepr::Shared(bytes))
     }
 
     /// A copy of bytes that should be UTF-8. Other bytes are shown as an empty text.
@@ -33,39 +33,39 @@ impl Text {
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Kind::Static(text) => text.as_bytes(),
-            Kind::Shared(bytes) => bytes,
+            TextRepr::Static(text) => text.as_bytes(),
+            TextRepr::Shared(bytes) => bytes,
         }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Kind::Static(text) => text,
-            Kind::Shared(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
+            TextRepr::Static(text) => text,
+            TextRepr::Shared(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
         }
     }
 }
 
-impl Default for Text {
+impl Default for SharedText {
     fn default() -> Self {
         Self::from_static("")
     }
 }
 
-impl From<String> for Text {
+impl From<String> for SharedText {
     fn from(text: String) -> Self {
         Self::shared(text.into())
     }
 }
 
-impl From<&str> for Text {
+impl From<&str> for SharedText {
     fn from(text: &str) -> Self {
         Self::of(text.as_bytes())
     }
 }
 
-impl Deref for Text {
+impl Deref for SharedText {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -73,13 +73,13 @@ impl Deref for Text {
     }
 }
 
-impl fmt::Debug for Text {
+impl fmt::Debug for SharedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_str().fmt(f)
     }
 }
 
-impl fmt::Display for Text {
+impl fmt::Display for SharedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -91,9 +91,9 @@ mod tests {
 
     #[test]
     fn a_text_is_shown_unchanged_and_invalid_bytes_as_empty() {
-        assert_eq!(&*Text::from("a"), "a");
-        assert_eq!(&*Text::from(String::from("é")), "é");
-        assert_eq!(&*Text::shared(Bytes::from_static(b"\xff")), "");
-        assert_eq!(format!("{:>3}{:?}", Text::from_static("x"), Text::default()), "  x\"\"");
+        assert_eq!(&*SharedText::from("a"), "a");
+        assert_eq!(&*SharedText::from(String::from("é")), "é");
+        assert_eq!(&*SharedText::shared(Bytes::from_static(b"\xff")), "");
+        assert_eq!(format!("{:>3}{:?}", SharedText::from_static("x"), SharedText::default()), "  x\"\"");
     }
 }

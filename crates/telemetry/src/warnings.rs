@@ -87,7 +87,7 @@ impl<S: Subscriber> Layer<S> for Warnings {
         if *event.metadata().level() > Level::WARN {
             return;
         }
-        let mut text = Text::default();
+        let mut text = WarningText::default();
         event.record(&mut text);
         self.note(event.metadata(), text.whole(), SystemTime::now());
     }
@@ -95,12 +95,12 @@ impl<S: Subscriber> Layer<S> for Warnings {
 
 /// The message, followed by the fields.
 #[derive(Default)]
-struct Text {
+struct WarningText {
     message: String,
     fields: String,
 }
 
-impl Text {
+impl WarningText {
     fn whole(mut self) -> String {
         self.message.push_str(&self.fields);
         if self.message.len() > MAX_ENTRY_BYTES {
@@ -113,7 +113,7 @@ impl Text {
     }
 }
 
-impl tracing::field::Visit for Text {
+impl tracing::field::Visit for WarningText {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let shown = format!("{value:?}");
         // A message comes from attache and may have several lines; a field may come from a peer.

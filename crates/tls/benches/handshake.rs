@@ -24,7 +24,7 @@ const HANDSHAKES: u32 = 50;
 const NAME: &str = "api.test";
 
 /// The client of a handshake.
-enum Client {
+enum BenchClient {
     /// attache, which speaks TLS 1.3 if the peer does.
     Ours(Connector),
     /// A client that has only TLS 1.2.
@@ -32,11 +32,11 @@ enum Client {
 }
 
 /// One kind of handshake.
-struct Kind {
+struct HandshakeKind {
     version: &'static str,
     mutual: bool,
     resumed: bool,
-    sides: Option<(Client, Acceptor)>,
+    sides: Option<(BenchClient, Acceptor)>,
     best: Duration,
 }
 
@@ -44,11 +44,11 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut kinds: Vec<Kind> = Vec::new();
+    let mut kinds: Vec<HandshakeKind> = Vec::new();
     for version in ["1.2", "1.3"] {
         for mutual in [false, true] {
             for resumed in [false, true] {
-                kinds.push(Kind { version, mutual, resumed, sides: None, best: Duration::MAX });
+                kinds.push(HandshakeKind { version, mutual, resumed, sides: None, best: Duration::MAX });
             }
         }
     }
@@ -87,7 +87,7 @@ fn main() {
 }
 
 /// One connection with a byte each way, so that TLS 1.3's tickets arrive. Returns whether the session was resumed.
-async fn handshake(client: &Client, acceptor: &Acceptor) -> bool {
+async fn handshake(client: &BenchClient, acceptor: &Acceptor) -> bool {
     let (ours, theirs) = duplex(64 << 10);
     let client = async {
         let mut stream = client.connect(ours).await;
@@ -112,7 +112,7 @@ fn cpu() -> Duration {
     Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
 }
 
-fn sides(dir: &Path, version: &str, mutual: bool) -> (Client, Acceptor) {
+fn sides(dir: &Path, version: &str, mutual: bool) -> (BenchClient, Acceptor) {
     let at = dir.display();
     let (own, ca) = if mutual {
         (format!(", certificate: {at}/web.crt, key: {at}/web.key"), format!(", client_ca: {at}/ca.crt"))
@@ -127,13 +127,13 @@ upstreams: {{ u: {{ address: 'https://{NAME}', tls: {{ ca: {at}/ca.crt, min_vers
     let server = config.listeners.remove(0).tls.unwrap();
     let client = config.upstreams.remove(0).tls.unwrap();
     let client = match version {
-        "1.3" => Client::Ours(Connector::new(&client, &[]).unwrap()),
-        _ => Client::Old(old(dir, mutual)),
+        "1.3" => BenchClient::Ours(Connector::new(&client, &[]).unwrap()),
+        _ => BenchClient::Old(old(dir, mutual)),
     };
     (client, Acceptor::new(&server, &[]).unwrap())
 }
 
-impl Client {
+impl BenchClient {
     async fn connect(&self, io: DuplexStream) -> TlsStream<DuplexStream> {
         match self {
             Self::Ours(connector) => connector.connect(NAME, io).await.unwrap(),

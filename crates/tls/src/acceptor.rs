@@ -21,11 +21,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    Certificate, Error, Handshake,
+    Certificate, Error, HandshakeInfo,
     client_verifier::ClientVerifier,
-    files::{Snapshot, Sources},
+    files::{FilesSnapshot, Sources},
     identity,
-    live::{Built, Follow, Live},
+    live::{BuiltConfig, Follow, Reloadable},
     provider::{provider, versions},
     san,
     sni::{ByName, SHOWN},
@@ -34,18 +34,18 @@ use crate::{
 };
 
 /// More root names than this are not listed to clients: the message would be larger than many expect.
-const MOST_HINTS: usize = 32;
+const MAX_HINTS: usize = 32;
 
 /// Terminates TLS by one listener's settings. Cheap to clone; connections made after a rotation see the new certificate.
 ///
 /// Make one per listener and clone it into the workers: a client may use its ticket at another worker.
 #[derive(Clone)]
 pub struct Acceptor {
-    live: Arc<Live<Server>>,
-    rules: Arc<Rules>,
+    live: Arc<Reloadable<ServerSetup>>,
+    rules: Arc<ClientRules>,
 }
 
-struct Server {
+struct ServerSetup {
     config: Arc<ServerConfig>,
     identities: Arc<ByName>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -53,14 +53,14 @@ struct Server {
     domain: Option<String>,
 }
 
-struct Rules {
+struct ClientRules {
     allow: Vec<SanPattern>,
     deny: Vec<SanPattern>,
 }
 
 /// A connection whose handshake is done and whose client is allowed.
 #[derive(Debug)]
-pub struct Accepted<T> {
+pub struct AcceptedConnection<T> {
     /// The plaintext side.
     pub stream: TlsStream<T>,
     /// The name that the client asked for.
@@ -68,7 +68,7 @@ pub struct Accepted<T> {
     /// The protocol that ALPN chose: `h2`, `http/1.1` or nothing.
     pub alpn: Option<Vec<u8>>,
     /// The properties of the handshake.
-    pub handshake: Handshake,
+    pub handshake: HandshakeInfo,
     /// The client's verified subject alternative names, URIs first.
     pub identities: Arc<[Arc<str>]>,
     /// The client's verified certificate, for [`xfcc`](crate::xfcc).
@@ -91,14 +91,14 @@ pub enum Alpn {
 
 /// The result of a handshake that succeeded.
 #[derive(Debug)]
-pub enum Admission<T> {
+pub enum ClientAdmission<T> {
     /// The client is allowed.
-    Admitted(Accepted<T>),
+    Admitted(AcceptedConnection<T>),
     /// The client is not allowed. The connection still works, so that an HTTP listener can explain this with a 403
     /// before it closes; bytes from this client must never be passed on.
     Denied {
         /// The connection and its client.
-        connection: Accepted<T>,
+        connection: AcceptedConnection<T>,
         /// [`Reason::DeniedIdentity`], with the message for the client.
         error: Error,
     },
@@ -127,7 +127,7 @@ impl Acceptor {
         let mut files: Vec<PathBuf> = settings.identities.iter().flat_map(identity::files).collect();
         files.extend_from_slice(&settings.crls);
         files.extend(settings.client_trust.iter().flat_map(trust::files).cloned());
-        let rules = Rules { allow: settings.allow.clone(), deny: settings.deny.clone() };
+        let rules = ClientRules { allow: settings.allow.clone(), deny: settings.deny.clone() };
         let alpn: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         // The ticketer outlives every reload, so that a renewed certificate does not cause a full handshake of each
         // client.
@@ -136,24 +136,24 @@ impl Acceptor {
         let settings = settings.clone();
         let uses = settings.spiffe || settings.client_trust == Some(Trust::Spiffe);
         let sources = Sources { paths: files, workload: workload.filter(|_| uses).cloned() };
-        let live = Live::new(sources, Box::new(move |files| build(&settings, &alpn, &tickets, files)))?;
+        let live = Reloadable::new(sources, Box::new(move |files| build(&settings, &alpn, &tickets, files)))?;
         Ok(Self { live, rules: Arc::new(rules) })
     }
 
     /// Does the handshake, and closes the connection of a client that is not allowed ([`Reason::DeniedIdentity`]).
-    pub async fn accept<T>(&self, io: T) -> Result<Accepted<T>, Error>
+    pub async fn accept<T>(&self, io: T) -> Result<AcceptedConnection<T>, Error>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
         match self.admit(io).await? {
-            Admission::Admitted(accepted) => Ok(accepted),
-            Admission::Denied { error, .. } => Err(error),
+            ClientAdmission::Admitted(accepted) => Ok(accepted),
+            ClientAdmission::Denied { error, .. } => Err(error),
         }
     }
 
     /// Does the handshake, and keeps the connection of a client that is not allowed, for a protocol that can tell the
     /// client so.
-    pub async fn admit<T>(&self, io: T) -> Result<Admission<T>, Error>
+    pub async fn admit<T>(&self, io: T) -> Result<ClientAdmission<T>, Error>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
@@ -161,7 +161,7 @@ impl Acceptor {
     }
 
     /// As [`admit`](Self::admit), where the answer to the client's ALPN depends on what it offers.
-    pub async fn admit_with<T>(&self, io: T, alpn: Alpn) -> Result<Admission<T>, Error>
+    pub async fn admit_with<T>(&self, io: T, alpn: Alpn) -> Result<ClientAdmission<T>, Error>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
@@ -203,8 +203,8 @@ impl Acceptor {
             return Err(Error::new(Reason::TlsUntrusted, why));
         }
         let own = shown.and_then(|at| server.identities.get(at));
-        let accepted = Accepted {
-            handshake: Handshake::of(session),
+        let accepted = AcceptedConnection {
+            handshake: HandshakeInfo::of(session),
             sni: session.server_name().map(Arc::from),
             alpn: session.alpn_protocol().map(<[u8]>::to_vec),
             identities: client.as_ref().map_or_else(|| Arc::from([]), |client| client.identities()),
@@ -213,10 +213,11 @@ impl Acceptor {
             stream,
         };
         Ok(match san::refusal(accepted.client.as_deref(), &self.rules.allow, &self.rules.deny) {
-            None => Admission::Admitted(accepted),
-            Some(why) => {
-                Admission::Denied { connection: accepted, error: Error::new(Reason::DeniedIdentity, why) }
-            }
+            None => ClientAdmission::Admitted(accepted),
+            Some(why) => ClientAdmission::Denied {
+                connection: accepted,
+                error: Error::new(Reason::DeniedIdentity, why),
+            },
         })
     }
 
@@ -231,7 +232,7 @@ impl Acceptor {
     }
 }
 
-impl Server {
+impl ServerSetup {
     /// For a resumed session the library takes the client's certificate from the ticket, which may be up to 12 hours
     /// old. Since that verification the trusted authorities may have changed, and the certificate may have expired or
     /// been revoked.
@@ -254,8 +255,8 @@ fn build(
     settings: &TlsServer,
     alpn: &[Vec<u8>],
     tickets: &Arc<dyn ProducesTickets>,
-    files: &Snapshot,
-) -> Result<Built<Server>, Error> {
+    files: &FilesSnapshot,
+) -> Result<BuiltConfig<ServerSetup>, Error> {
     let mut loaded = settings
         .identities
         .iter()
@@ -281,16 +282,19 @@ fn build(
     // session.
     config.ticketer = tickets.clone();
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Built { config: Server { config: Arc::new(config), identities, verifier, domain }, certificates })
+    Ok(BuiltConfig {
+        config: ServerSetup { config: Arc::new(config), identities, verifier, domain },
+        certificates,
+    })
 }
 
 fn client_verifier(
     settings: &TlsServer,
-    files: &Snapshot,
+    files: &FilesSnapshot,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, Error> {
     let Some(client_trust) = &settings.client_trust else { return Ok(None) };
     let roots = trust::roots(client_trust, files)?;
-    let many = roots.len() > MOST_HINTS;
+    let many = roots.len() > MAX_HINTS;
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .with_crls(trust::crls(&settings.crls, files)?);
     if many {

@@ -9,7 +9,7 @@ use attache_config::model::{self, Identity, TlsClient, TlsServer, Trust};
 use rustls::{CertificateError, pki_types::UnixTime};
 
 use crate::{
-    files::{Snapshot, Sources},
+    files::{FilesSnapshot, Sources},
     identity, trust, words,
 };
 
@@ -79,8 +79,8 @@ pub fn untimely<'a>(shown: impl IntoIterator<Item = &'a Identity>, now: SystemTi
         .collect()
 }
 
-fn read(paths: impl IntoIterator<Item = PathBuf>) -> Snapshot {
-    Snapshot::read(&Sources { paths: paths.into_iter().collect(), workload: None })
+fn read(paths: impl IntoIterator<Item = PathBuf>) -> FilesSnapshot {
+    FilesSnapshot::read(&Sources { paths: paths.into_iter().collect(), workload: None })
 }
 
 fn of_identity(pair: &Identity) -> Vec<FileProblem> {

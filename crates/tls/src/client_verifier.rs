@@ -10,7 +10,7 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-use crate::words::{self, Peer};
+use crate::words::{self, HandshakePeer};
 
 /// The wrapper; the inner verifier makes all decisions.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, Error> {
         self.0
             .verify_client_cert(end_entity, intermediates, now)
-            .inspect_err(|error| words::note_untrusted(end_entity, Peer::Client, error))
+            .inspect_err(|error| words::note_untrusted(end_entity, HandshakePeer::Client, error))
     }
 
     fn offer_client_auth(&self) -> bool {
@@ -47,7 +47,7 @@ impl ClientCertVerifier for ClientVerifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let verified = self.0.verify_tls12_signature(message, cert, dss);
-        verified.inspect_err(|error| words::note_weak_key(cert, Peer::Client, error))
+        verified.inspect_err(|error| words::note_weak_key(cert, HandshakePeer::Client, error))
     }
 
     fn verify_tls13_signature(
@@ -57,7 +57,7 @@ impl ClientCertVerifier for ClientVerifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let verified = self.0.verify_tls13_signature(message, cert, dss);
-        verified.inspect_err(|error| words::note_weak_key(cert, Peer::Client, error))
+        verified.inspect_err(|error| words::note_weak_key(cert, HandshakePeer::Client, error))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

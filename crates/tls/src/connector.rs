@@ -23,14 +23,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     Certificate, Error,
-    files::{Snapshot, Sources},
+    files::{FilesSnapshot, Sources},
     identity,
-    live::{Built, Follow, Live},
+    live::{BuiltConfig, Follow, Reloadable},
     provider::{provider, versions},
     sessions::Sessions,
     spiffe::Workload,
     trust,
-    verify::{Peers, Verifier},
+    verify::{PeerNames, ServerVerifier},
     words,
 };
 
@@ -40,7 +40,7 @@ use crate::{
 /// held only for a map access, a few times per handshake of some 170 us.
 #[derive(Clone)]
 pub struct Connector {
-    live: Arc<Live<Client>>,
+    live: Arc<Reloadable<ClientSetup>>,
     name: Option<Arc<str>>,
     alpn: Arc<[Vec<u8>]>,
     insecure: bool,
@@ -48,7 +48,7 @@ pub struct Connector {
     pub(crate) now: fn() -> SystemTime,
 }
 
-struct Client {
+struct ClientSetup {
     config: Arc<ClientConfig>,
     sessions: Arc<Sessions>,
 }
@@ -94,7 +94,7 @@ impl Connector {
         let settings = settings.clone();
         let uses = settings.spiffe || settings.trust == Trust::Spiffe;
         let sources = Sources { paths: files, workload: workload.filter(|_| uses).cloned() };
-        let live = Live::new(sources, Box::new(move |files| build(&settings, files)))?;
+        let live = Reloadable::new(sources, Box::new(move |files| build(&settings, files)))?;
         Ok(Self { live, name, alpn: protocols(alpn), insecure, now: SystemTime::now })
     }
 
@@ -167,16 +167,16 @@ impl Connector {
     }
 }
 
-fn build(settings: &TlsClient, files: &Snapshot) -> Result<Built<Client>, Error> {
+fn build(settings: &TlsClient, files: &FilesSnapshot) -> Result<BuiltConfig<ClientSetup>, Error> {
     let roots = if settings.insecure { None } else { Some(trust::roots(&settings.trust, files)?) };
     let own = match &settings.identity {
         Some(own) => Some(identity::load(own, files)?),
         None if settings.spiffe => Some(files.svid().map_err(Error::identity)?.identity.clone()),
         None => None,
     };
-    let peers = Peers { patterns: settings.peers.clone(), domain: trust::domain(&settings.trust, files) };
+    let peers = PeerNames { patterns: settings.peers.clone(), domain: trust::domain(&settings.trust, files) };
     let crls = if settings.insecure { Vec::new() } else { trust::crls(&settings.crls, files)? };
-    let verifier = Verifier::new(roots, crls, peers, &settings.pins)?;
+    let verifier = ServerVerifier::new(roots, crls, peers, &settings.pins)?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(settings.min_version))
         .map_err(|error| Error::new(Reason::TlsVersion, error))?
@@ -186,8 +186,8 @@ fn build(settings: &TlsClient, files: &Snapshot) -> Result<Built<Client>, Error>
     // Sessions belong to this config: a session that was made with an old identity or old roots is never resumed.
     let sessions = Arc::new(Sessions::new());
     config.resumption = Resumption::store(sessions.clone());
-    let config = Client { config: Arc::new(config), sessions };
-    Ok(Built { config, certificates: own.into_iter().map(|own| own.leaf).collect() })
+    let config = ClientSetup { config: Arc::new(config), sessions };
+    Ok(BuiltConfig { config, certificates: own.into_iter().map(|own| own.leaf).collect() })
 }
 
 fn protocols(alpn: &[&[u8]]) -> Arc<[Vec<u8>]> {

@@ -19,14 +19,14 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     Error,
-    files::{Snapshot, Sources, at},
-    live::{Built, Follow, Live},
+    files::{FilesSnapshot, Sources, at},
+    live::{BuiltConfig, Follow, Reloadable},
 };
 
 /// A header with a secret that follows its file. Clones share one secret.
 #[derive(Clone)]
-pub struct Credential {
-    live: Arc<Live<Option<HeaderValue>>>,
+pub struct CredentialHeader {
+    live: Arc<Reloadable<Option<HeaderValue>>>,
     name: HeaderName,
     existing: Existing,
     file: Arc<PathBuf>,
@@ -46,27 +46,28 @@ impl std::error::Error for NoCredential {}
 
 /// Whether the file holds a secret that can be used now.
 pub(crate) fn check(config: &model::Credential) -> Result<(), String> {
-    let files = Snapshot::read(&Sources { paths: vec![config.secret.file().to_path_buf()], workload: None });
+    let files =
+        FilesSnapshot::read(&Sources { paths: vec![config.secret.file().to_path_buf()], workload: None });
     value(&config.secret, &files).map(drop)
 }
 
-impl Credential {
+impl CredentialHeader {
     /// Reads the file. The error says which, and what is wrong with it; a file that may come late need not be there.
     pub fn new(config: &model::Credential) -> Result<Self, Error> {
         let file = config.secret.file().to_path_buf();
         let sources = Sources { paths: vec![file.clone()], workload: None };
         let secret = config.secret.clone();
-        let build = Box::new(move |files: &Snapshot| {
+        let build = Box::new(move |files: &FilesSnapshot| {
             let value = value(&secret, files).map_err(|why| Error::new(Reason::NoCredential, why))?;
-            Ok(Built { config: Some(value), certificates: Vec::new() })
+            Ok(BuiltConfig { config: Some(value), certificates: Vec::new() })
         });
         let may_come_late = config.may_come_late;
-        let live = Live::new_or(sources, build, |error| {
+        let live = Reloadable::new_or(sources, build, |error| {
             if !may_come_late {
                 return Err(error);
             }
             tracing::warn!("{error}: requests that need it are refused until it comes");
-            Ok(Built { config: None, certificates: Vec::new() })
+            Ok(BuiltConfig { config: None, certificates: Vec::new() })
         })?;
         Ok(Self { live, name: config.secret.header(), existing: config.existing, file: Arc::new(file) })
     }
@@ -89,16 +90,16 @@ impl Credential {
     }
 }
 
-impl fmt::Debug for Credential {
+impl fmt::Debug for CredentialHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential")
+        f.debug_struct("CredentialHeader")
             .field("name", &self.name)
             .field("file", &self.file)
             .finish_non_exhaustive()
     }
 }
 
-fn value(secret: &model::Secret, files: &Snapshot) -> Result<HeaderValue, String> {
+fn value(secret: &model::Secret, files: &FilesSnapshot) -> Result<HeaderValue, String> {
     let file = secret.file();
     let wrong = |what: &str| at(file, what);
     let bytes = files.get(file)?.trim_ascii_end();

@@ -1,6 +1,6 @@
 //! The files of one connector or acceptor, read together.
 //!
-//! All objects from files are made from one [`Snapshot`]: the bytes that are compared are exactly the bytes that are
+//! All objects from files are made from one [`FilesSnapshot`]: the bytes that are compared are exactly the bytes that are
 //! loaded, and a certificate and its key come from the same reading.
 
 use std::{
@@ -22,7 +22,7 @@ pub(crate) struct Sources {
 }
 
 /// The bytes of a set of files at one time, or why they could not be read; and the SVID of that time.
-pub(crate) struct Snapshot {
+pub(crate) struct FilesSnapshot {
     files: BTreeMap<PathBuf, Result<Vec<u8>, io::Error>>,
     svid: Option<Arc<Svid>>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Snapshot {
 /// Larger than any certificate bundle in use; keeps a path like `/dev/zero` from filling the memory.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-impl Snapshot {
+impl FilesSnapshot {
     pub(crate) fn read(sources: &Sources) -> Self {
         let files = sources.paths.iter().map(|path| (path.clone(), read(path))).collect();
         Self { files, svid: sources.workload.as_ref().and_then(Workload::current) }
@@ -104,7 +104,7 @@ fn advice(error: &io::Error) -> &'static str {
 
 /// A file's metadata, which is known without reading it. If it changes, the file must be read again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stat {
+pub(crate) struct FileStat {
     device: u64,
     inode: u64,
     size: u64,
@@ -113,10 +113,10 @@ pub(crate) struct Stat {
 }
 
 /// Follows symbolic links; `None` if there is no file.
-pub(crate) fn stat(path: &Path) -> Option<Stat> {
+pub(crate) fn stat(path: &Path) -> Option<FileStat> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(path).ok()?;
-    Some(Stat {
+    Some(FileStat {
         device: meta.dev(),
         inode: meta.ino(),
         size: meta.size(),
@@ -125,7 +125,7 @@ pub(crate) fn stat(path: &Path) -> Option<Stat> {
     })
 }
 
-impl Stat {
+impl FileStat {
     /// The metadata of a file that was last changed at this second.
     #[cfg(test)]
     pub(crate) fn at(second: i64) -> Self {

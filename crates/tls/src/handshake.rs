@@ -4,7 +4,7 @@ use rustls::{CommonState, HandshakeKind, NamedGroup, ProtocolVersion, crypto::Su
 
 /// A handshake that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handshake {
+pub struct HandshakeInfo {
     /// `1.2` or `1.3`.
     pub version: &'static str,
     /// `resumed` if an earlier session was resumed: then no certificate was sent, and no signature made. Otherwise
@@ -14,7 +14,7 @@ pub struct Handshake {
     pub key_exchange: &'static str,
 }
 
-impl Handshake {
+impl HandshakeInfo {
     /// The properties of a finished handshake.
     pub fn of(session: &CommonState) -> Self {
         Self {

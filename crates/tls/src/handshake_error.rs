@@ -6,7 +6,7 @@ use rustls::CertificateError;
 
 use crate::{
     Error, reason,
-    words::{self, Untrusted},
+    words::{self, UntrustedChain},
 };
 
 impl Error {
@@ -14,29 +14,29 @@ impl Error {
     pub(crate) fn connecting(
         error: io::Error,
         asked_for_certificate: bool,
-        untrusted: Option<Untrusted>,
+        untrusted: Option<UntrustedChain>,
     ) -> Self {
         let (reason, text) = reason::connecting(&error, asked_for_certificate);
-        Self::new(reason, Explained { text, untrusted, source: error })
+        Self::new(reason, ExplainedError { text, untrusted, source: error })
     }
 
     /// A handshake that a client began.
-    pub(crate) fn accepting(error: io::Error, untrusted: Option<Untrusted>) -> Self {
+    pub(crate) fn accepting(error: io::Error, untrusted: Option<UntrustedChain>) -> Self {
         let (reason, text) = reason::accepting(&error);
-        Self::new(reason, Explained { text, untrusted, source: error })
+        Self::new(reason, ExplainedError { text, untrusted, source: error })
     }
 }
 
 /// attache's own text if it says more than the library's; otherwise the library's text, followed by advice if it needs
 /// an explanation.
 #[derive(Debug)]
-struct Explained {
+struct ExplainedError {
     text: Option<&'static str>,
-    untrusted: Option<Untrusted>,
+    untrusted: Option<UntrustedChain>,
     source: io::Error,
 }
 
-impl fmt::Display for Explained {
+impl fmt::Display for ExplainedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let certificate = match self.source.get_ref().and_then(|error| error.downcast_ref()) {
             Some(rustls::Error::InvalidCertificate(error)) => Some(error),
@@ -56,7 +56,7 @@ impl fmt::Display for Explained {
     }
 }
 
-impl StdError for Explained {
+impl StdError for ExplainedError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&self.source)
     }

@@ -19,8 +19,8 @@ use rustls::{
 
 use crate::{
     Certificate, Error,
-    files::{Snapshot, at, broken},
-    loaded::Loaded,
+    files::{FilesSnapshot, at, broken},
+    loaded::LoadedCertificate,
     provider::provider,
 };
 
@@ -29,12 +29,12 @@ pub(crate) fn files(identity: &Identity) -> impl Iterator<Item = PathBuf> {
     [Some(&identity.certificate), Some(&identity.key), identity.ocsp.as_ref()].into_iter().flatten().cloned()
 }
 
-pub(crate) fn load(identity: &Identity, files: &Snapshot) -> Result<Loaded, Error> {
+pub(crate) fn load(identity: &Identity, files: &FilesSnapshot) -> Result<LoadedCertificate, Error> {
     read(identity, files).map_err(Error::identity)
 }
 
 /// Whether a certificate chain can be used.
-pub(crate) fn check_chain(file: &Path, files: &Snapshot) -> Result<(), String> {
+pub(crate) fn check_chain(file: &Path, files: &FilesSnapshot) -> Result<(), String> {
     let bytes = files.get(file)?;
     let chain = chain(bytes).map_err(|error| at(file, error))?;
     let Some(first) = chain.first() else { return Err(at(file, no_certificate(bytes))) };
@@ -42,7 +42,7 @@ pub(crate) fn check_chain(file: &Path, files: &Snapshot) -> Result<(), String> {
 }
 
 /// Whether a key can be used.
-pub(crate) fn check_key(file: &Path, files: &Snapshot) -> Result<(), String> {
+pub(crate) fn check_key(file: &Path, files: &FilesSnapshot) -> Result<(), String> {
     key(files.get(file)?).map(drop).map_err(|error| at(file, error))
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn no_certificate(bytes: &[u8]) -> String {
     format!("{is}: expected PEM with BEGIN CERTIFICATE")
 }
 
-pub(crate) fn read(identity: &Identity, files: &Snapshot) -> Result<Loaded, String> {
+pub(crate) fn read(identity: &Identity, files: &FilesSnapshot) -> Result<LoadedCertificate, String> {
     let (cert_file, key_file) = (&identity.certificate, &identity.key);
     let chain = chain(files.get(cert_file)?).map_err(|error| at(cert_file, error))?;
     let Some(first) = chain.first() else {
@@ -81,7 +81,7 @@ pub(crate) fn read(identity: &Identity, files: &Snapshot) -> Result<Loaded, Stri
         }
         pair.ocsp = Some(response.to_vec());
     }
-    Ok(Loaded { key: Arc::new(pair), leaf: Arc::new(leaf) })
+    Ok(LoadedCertificate { key: Arc::new(pair), leaf: Arc::new(leaf) })
 }
 
 fn chain(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

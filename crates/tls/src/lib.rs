@@ -1,8 +1,8 @@
 //! TLS in both directions: attache's identities, trusted authorities, and allowed peers.
 //!
 //! [`Connector`] originates, [`Acceptor`] terminates. Both are made from the checked config, are shared by all workers,
-//! and give every failure its [`Error::reason`]. A [`Credential`] is a secret for the application's requests. A
-//! [`Watcher`] follows their files: everything that depends on a changed file is built again and swapped whole, and
+//! and give every failure its [`Error::reason`]. A [`CredentialHeader`] is a secret for the application's requests. A
+//! [`FileWatcher`] follows their files: everything that depends on a changed file is built again and swapped whole, and
 //! later connections use it.
 
 mod acceptor;
@@ -35,12 +35,12 @@ mod watch;
 mod words;
 pub mod xfcc;
 
-pub use acceptor::{Accepted, Acceptor, Admission, Alpn};
+pub use acceptor::{AcceptedConnection, Acceptor, Alpn, ClientAdmission};
 pub use certificate::Certificate;
 pub use connector::Connector;
-pub use credential::{Credential, NoCredential};
+pub use credential::{CredentialHeader, NoCredential};
 pub use error::Error;
-pub use handshake::{Handshake, peer_name};
+pub use handshake::{HandshakeInfo, peer_name};
 pub use reason::reason_of;
 pub use spiffe::{ENDPOINT as SPIFFE_ENDPOINT, Workload};
-pub use watch::{Source, WatchStatus, Watcher};
+pub use watch::{FileWatcher, FollowedSource, WatchStatus};

@@ -21,33 +21,33 @@ use arc_swap::ArcSwap;
 
 use crate::{
     Certificate, Error,
-    files::{Snapshot, Sources, Stat, stat},
+    files::{FileStat, FilesSnapshot, Sources, stat},
     spiffe::Workload,
 };
 
 /// The objects that were made from one reading.
 #[derive(Debug)]
-pub(crate) struct Built<C> {
+pub(crate) struct BuiltConfig<C> {
     pub(crate) config: C,
     /// attache's own leaf certificates.
     pub(crate) certificates: Vec<Arc<Certificate>>,
 }
 
-type Build<C> = Box<dyn Fn(&Snapshot) -> Result<Built<C>, Error> + Send + Sync>;
+type Build<C> = Box<dyn Fn(&FilesSnapshot) -> Result<BuiltConfig<C>, Error> + Send + Sync>;
 
 /// The value in use, and how it is made again.
-pub(crate) struct Live<C> {
-    current: ArcSwap<Built<C>>,
+pub(crate) struct Reloadable<C> {
+    current: ArcSwap<BuiltConfig<C>>,
     sources: Sources,
     build: Build<C>,
     /// `stat` of the file system; a test has its own.
-    stat: fn(&Path) -> Option<Stat>,
+    stat: fn(&Path) -> Option<FileStat>,
     /// Only the control thread takes this lock.
-    progress: Mutex<Progress>,
+    progress: Mutex<ReloadProgress>,
 }
 
-struct Progress {
-    seen: Vec<Option<Stat>>,
+struct ReloadProgress {
+    seen: Vec<Option<FileStat>>,
     svid: Option<[u8; 32]>,
     /// A time stamp was so recent when it was read that a later change could have the same one.
     fresh: bool,
@@ -58,7 +58,7 @@ struct Progress {
 
 /// The result of one check of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum FilesCheck {
     /// No change.
     Unchanged,
     /// Changed; waits until the next check finds the same content.
@@ -73,11 +73,11 @@ pub(crate) enum Look {
 
 /// The interface of a live value for the watcher.
 pub(crate) trait Follow: Send + Sync {
-    fn look(&self, now: SystemTime) -> Look;
+    fn look(&self, now: SystemTime) -> FilesCheck;
     fn certificates(&self) -> Vec<Arc<Certificate>>;
 }
 
-impl<C: Send + Sync> Live<C> {
+impl<C: Send + Sync> Reloadable<C> {
     /// Reads and builds. The error names the file and its problem.
     pub(crate) fn new(sources: Sources, build: Build<C>) -> Result<Arc<Self>, Error> {
         Self::new_or(sources, build, Err)
@@ -87,13 +87,13 @@ impl<C: Send + Sync> Live<C> {
     pub(crate) fn new_or(
         mut sources: Sources,
         build: Build<C>,
-        otherwise: impl FnOnce(Error) -> Result<Built<C>, Error>,
+        otherwise: impl FnOnce(Error) -> Result<BuiltConfig<C>, Error>,
     ) -> Result<Arc<Self>, Error> {
         sources.paths.sort_unstable();
         sources.paths.dedup();
         let (seen, fresh) = stats(&sources.paths, stat, SystemTime::now());
         let svid = sources.workload.as_ref().and_then(Workload::digest);
-        let snapshot = Snapshot::read(&sources);
+        let snapshot = FilesSnapshot::read(&sources);
         let first = build(&snapshot);
         let failed = first.is_err().then(|| snapshot.digest());
         let first = first.or_else(otherwise)?;
@@ -105,7 +105,7 @@ impl<C: Send + Sync> Live<C> {
         }
         // After a failure nothing is loaded, so the next checks try again.
         let loaded = if failed.is_some() { [0; 32] } else { snapshot.digest() };
-        let progress = Progress { seen, svid, fresh, loaded, pending: None, failed };
+        let progress = ReloadProgress { seen, svid, fresh, loaded, pending: None, failed };
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(first),
             sources,
@@ -115,7 +115,7 @@ impl<C: Send + Sync> Live<C> {
         }))
     }
 
-    pub(crate) fn current(&self) -> Arc<Built<C>> {
+    pub(crate) fn current(&self) -> Arc<BuiltConfig<C>> {
         self.current.load_full()
     }
 
@@ -124,7 +124,7 @@ impl<C: Send + Sync> Live<C> {
         read(&self.current.load().config)
     }
 
-    fn rebuild(&self, snapshot: &Snapshot, now: SystemTime) -> Result<(), Error> {
+    fn rebuild(&self, snapshot: &FilesSnapshot, now: SystemTime) -> Result<(), Error> {
         let built = (self.build)(snapshot)?;
         built.certificates.iter().try_for_each(|leaf| valid(leaf, now)).map_err(Error::identity)?;
         for leaf in &built.certificates {
@@ -138,43 +138,43 @@ impl<C: Send + Sync> Live<C> {
     }
 }
 
-impl<C: Send + Sync> Follow for Live<C> {
-    fn look(&self, now: SystemTime) -> Look {
+impl<C: Send + Sync> Follow for Reloadable<C> {
+    fn look(&self, now: SystemTime) -> FilesCheck {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let (seen, fresh) = stats(&self.sources.paths, self.stat, now);
         let waiting = progress.fresh || progress.pending.is_some() || progress.failed.is_some();
         let svid = self.sources.workload.as_ref().and_then(Workload::digest);
         if seen == progress.seen && svid == progress.svid && !waiting {
-            return Look::Unchanged;
+            return FilesCheck::Unchanged;
         }
         progress.seen = seen;
         progress.svid = svid;
         progress.fresh = fresh;
-        let snapshot = Snapshot::read(&self.sources);
+        let snapshot = FilesSnapshot::read(&self.sources);
         let digest = snapshot.digest();
         if digest == progress.loaded {
             progress.pending = None;
             if progress.failed.take().is_some() {
                 tracing::info!(files = ?self.sources.paths, "the files are again what they were: they can be used");
             }
-            return Look::Unchanged;
+            return FilesCheck::Unchanged;
         }
         if progress.failed != Some(digest) && progress.pending != Some(digest) {
             progress.pending = Some(digest);
-            return Look::Settling;
+            return FilesCheck::Settling;
         }
         progress.pending = None;
         match self.rebuild(&snapshot, now) {
             Ok(()) => {
                 progress.loaded = digest;
                 progress.failed = None;
-                Look::Reloaded
+                FilesCheck::Reloaded
             }
-            Err(error) if progress.failed == Some(digest) => Look::StillFailing(error.to_string()),
+            Err(error) if progress.failed == Some(digest) => FilesCheck::StillFailing(error.to_string()),
             Err(error) => {
                 progress.failed = Some(digest);
                 tracing::error!("changed files can't be used, the last good ones stay in use: {error}");
-                Look::Failed(error.to_string())
+                FilesCheck::Failed(error.to_string())
             }
         }
     }
@@ -184,7 +184,11 @@ impl<C: Send + Sync> Follow for Live<C> {
     }
 }
 
-fn stats(paths: &[PathBuf], stat: fn(&Path) -> Option<Stat>, now: SystemTime) -> (Vec<Option<Stat>>, bool) {
+fn stats(
+    paths: &[PathBuf],
+    stat: fn(&Path) -> Option<FileStat>,
+    now: SystemTime,
+) -> (Vec<Option<FileStat>>, bool) {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let seen: Vec<_> = paths.iter().map(|path| stat(path)).collect();
@@ -209,13 +213,13 @@ mod tests {
 
     /// A file system with coarse time stamps: it reports the same metadata for every content.
     #[expect(clippy::unnecessary_wraps, reason = "it stands in for `stat`")]
-    fn coarse(_: &Path) -> Option<Stat> {
-        Some(Stat::at(1_000))
+    fn coarse(_: &Path) -> Option<FileStat> {
+        Some(FileStat::at(1_000))
     }
 
-    fn read(files: &Snapshot, path: &Path) -> Result<Built<Vec<u8>>, Error> {
+    fn read(files: &FilesSnapshot, path: &Path) -> Result<BuiltConfig<Vec<u8>>, Error> {
         let config = files.get(path).map_err(Error::identity)?.to_vec();
-        Ok(Built { config, certificates: Vec::new() })
+        Ok(BuiltConfig { config, certificates: Vec::new() })
     }
 
     #[test]
@@ -228,21 +232,21 @@ mod tests {
             let path = path.clone();
             move |files| read(files, &path)
         });
-        let mut live = Live::new(sources, build).unwrap();
+        let mut live = Reloadable::new(sources, build).unwrap();
         Arc::get_mut(&mut live).unwrap().stat = coarse;
         let second = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
         live.look(second(1_000));
         // This change has the time stamp that was just read.
         std::fs::write(&path, "other").unwrap();
-        assert_eq!(live.look(second(1_001)), Look::Settling);
-        assert_eq!(live.look(second(1_002)), Look::Reloaded);
+        assert_eq!(live.look(second(1_001)), FilesCheck::Settling);
+        assert_eq!(live.look(second(1_002)), FilesCheck::Reloaded);
         assert_eq!(live.with(Clone::clone), b"other");
         // After the time stamp has become old, one more check reads the unchanged file.
         live.look(second(1_003));
         std::fs::write(&path, "third").unwrap();
         assert_eq!(
             live.look(second(1_004)),
-            Look::Unchanged,
+            FilesCheck::Unchanged,
             "a stamp that old can't hide a change; nothing was read"
         );
     }

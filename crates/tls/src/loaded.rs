@@ -8,7 +8,7 @@ use crate::Certificate;
 
 /// A loaded pair.
 #[derive(Clone, Debug)]
-pub(crate) struct Loaded {
+pub(crate) struct LoadedCertificate {
     pub(crate) key: Arc<CertifiedKey>,
     /// The leaf's data as text.
     pub(crate) leaf: Arc<Certificate>,

@@ -198,13 +198,13 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct Wrapped(Box<dyn StdError + Send + Sync>);
-    impl std::fmt::Display for Wrapped {
+    struct WrappedError(Box<dyn StdError + Send + Sync>);
+    impl std::fmt::Display for WrappedError {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("connection error")
         }
     }
-    impl StdError for Wrapped {
+    impl StdError for WrappedError {
         fn source(&self) -> Option<&(dyn StdError + 'static)> {
             Some(&*self.0)
         }
@@ -214,15 +214,18 @@ mod tests {
     fn an_alert_after_the_handshake_is_found_under_any_number_of_wrappers() {
         let alert = || io_error(Tls::AlertReceived(Alert::CertificateRequired));
         assert_eq!(reason_of(&alert()), Some(Reason::TlsNoClientCertificate));
-        assert_eq!(reason_of(&Wrapped(Box::new(alert()))), Some(Reason::TlsNoClientCertificate));
-        let twice = io::Error::other(Wrapped(Box::new(io::Error::other(alert()))));
+        assert_eq!(reason_of(&WrappedError(Box::new(alert()))), Some(Reason::TlsNoClientCertificate));
+        let twice = io::Error::other(WrappedError(Box::new(io::Error::other(alert()))));
         assert_eq!(reason_of(&twice), Some(Reason::TlsNoClientCertificate));
     }
 
     #[test]
     fn an_alert_of_which_only_the_text_was_kept_is_found() {
         let text = Tls::AlertReceived(Alert::UnknownCA).to_string();
-        assert_eq!(reason_of(&Wrapped(io::Error::other(text).into())), Some(Reason::TlsNoClientCertificate));
+        assert_eq!(
+            reason_of(&WrappedError(io::Error::other(text).into())),
+            Some(Reason::TlsNoClientCertificate)
+        );
         assert_eq!(reason_of(&io::Error::other("received fatal alert: RecordOverflow")), None);
     }
 

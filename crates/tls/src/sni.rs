@@ -12,7 +12,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::loaded::Loaded;
+use crate::loaded::LoadedCertificate;
 
 thread_local! {
     /// The certificate that the handshake which is being polled got.
@@ -22,14 +22,14 @@ thread_local! {
 /// The certificates of one listener, by name.
 #[derive(Debug)]
 pub(crate) struct ByName {
-    identities: Vec<Loaded>,
+    identities: Vec<LoadedCertificate>,
     exact: HashMap<String, Vec<usize>>,
     /// By what follows `*.`.
     wildcard: HashMap<String, Vec<usize>>,
 }
 
 impl ByName {
-    pub(crate) fn new(identities: Vec<Loaded>) -> Self {
+    pub(crate) fn new(identities: Vec<LoadedCertificate>) -> Self {
         let mut this = Self { identities, exact: HashMap::new(), wildcard: HashMap::new() };
         for (at, identity) in this.identities.iter().enumerate() {
             for name in &identity.leaf.dns {
@@ -43,7 +43,7 @@ impl ByName {
         this
     }
 
-    pub(crate) fn get(&self, at: usize) -> Option<&Loaded> {
+    pub(crate) fn get(&self, at: usize) -> Option<&LoadedCertificate> {
         self.identities.get(at)
     }
 

@@ -18,7 +18,7 @@ use x509_parser::{
 
 use crate::{
     Error,
-    files::{Snapshot, at, broken},
+    files::{FilesSnapshot, at, broken},
     identity::no_certificate,
 };
 
@@ -30,7 +30,7 @@ pub(crate) fn files(trust: &Trust) -> &[PathBuf] {
 }
 
 /// The trust domain that peers must belong to, if there is one.
-pub(crate) fn domain(trust: &Trust, files: &Snapshot) -> Option<String> {
+pub(crate) fn domain(trust: &Trust, files: &FilesSnapshot) -> Option<String> {
     match trust {
         Trust::Spiffe => files.svid().ok().map(|svid| svid.domain.clone()),
         _ => None,
@@ -38,7 +38,7 @@ pub(crate) fn domain(trust: &Trust, files: &Snapshot) -> Option<String> {
 }
 
 /// The roots; never empty.
-pub(crate) fn roots(trust: &Trust, files: &Snapshot) -> Result<Arc<RootCertStore>, Error> {
+pub(crate) fn roots(trust: &Trust, files: &FilesSnapshot) -> Result<Arc<RootCertStore>, Error> {
     match trust {
         Trust::System => system(),
         Trust::Spiffe => files.svid().map(|svid| svid.roots.clone()).map_err(Error::trust),
@@ -103,7 +103,7 @@ fn system() -> Result<Arc<RootCertStore>, Error> {
 /// Revocation lists, PEM or DER.
 pub(crate) fn crls(
     paths: &[PathBuf],
-    files: &Snapshot,
+    files: &FilesSnapshot,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
     let mut lists = Vec::new();
     for path in paths {

@@ -19,7 +19,7 @@ use crate::{
     provider::provider,
     san,
     spiffe::is_of,
-    words::{self, Peer},
+    words::{self, HandshakePeer},
 };
 
 /// The peer's key is not one of the pinned ones. Contains the key's own pin.
@@ -49,7 +49,7 @@ impl std::error::Error for PeerMismatch {}
 
 /// What replaces the upstream's name.
 #[derive(Debug, Default)]
-pub(crate) struct Peers {
+pub(crate) struct PeerNames {
     /// Names of which the peer must have one; if empty, it must have the upstream's name.
     pub(crate) patterns: Vec<SanPattern>,
     /// The trust domain that the peer must belong to.
@@ -58,19 +58,19 @@ pub(crate) struct Peers {
 
 /// Chain, name and pins; without a chain verifier only the pins (and the proof that the peer has the key).
 #[derive(Debug)]
-pub(crate) struct Verifier {
+pub(crate) struct ServerVerifier {
     chain: Option<Arc<WebPkiServerVerifier>>,
-    peers: Peers,
+    peers: PeerNames,
     pins: Vec<[u8; 32]>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Verifier {
+impl ServerVerifier {
     /// Without roots every certificate is accepted.
     pub(crate) fn new(
         roots: Option<Arc<RootCertStore>>,
         crls: Vec<CertificateRevocationListDer<'static>>,
-        peers: Peers,
+        peers: PeerNames,
         pins: &[[u8; 32]],
     ) -> Result<Self, crate::Error> {
         let provider = provider();
@@ -83,7 +83,7 @@ impl Verifier {
     }
 }
 
-impl Peers {
+impl PeerNames {
     /// Runs after the chain was verified, so it reads only data that an authority has signed.
     fn verify(&self, end_entity: &CertificateDer<'_>) -> Result<(), Error> {
         if self.patterns.is_empty() && self.domain.is_none() {
@@ -101,7 +101,7 @@ impl Peers {
     }
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -119,7 +119,7 @@ impl ServerCertVerifier for Verifier {
                 )) if !self.peers.patterns.is_empty() => {}
                 Ok(_) => {}
                 Err(error) => {
-                    words::note_untrusted(end_entity, Peer::Server, &error);
+                    words::note_untrusted(end_entity, HandshakePeer::Server, &error);
                     return Err(error);
                 }
             }
@@ -141,7 +141,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
-            .inspect_err(|error| words::note_weak_key(cert, Peer::Server, error))
+            .inspect_err(|error| words::note_weak_key(cert, HandshakePeer::Server, error))
     }
 
     fn verify_tls13_signature(
@@ -151,7 +151,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
-            .inspect_err(|error| words::note_weak_key(cert, Peer::Server, error))
+            .inspect_err(|error| words::note_weak_key(cert, HandshakePeer::Server, error))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

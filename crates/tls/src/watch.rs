@@ -13,17 +13,17 @@ use std::{
 };
 
 use crate::{
-    Acceptor, Certificate, Connector, Credential,
-    live::{Follow, Look},
+    Acceptor, Certificate, Connector, CredentialHeader,
+    live::{FilesCheck, Follow},
 };
 
 /// The task that follows TLS files, for the control thread. Clones share one state.
 #[derive(Clone)]
-pub struct Watcher {
-    inner: Arc<Inner>,
+pub struct FileWatcher {
+    inner: Arc<WatcherState>,
 }
 
-struct Inner {
+struct WatcherState {
     /// Nanoseconds.
     interval: AtomicU64,
     followed: Mutex<Vec<Weak<dyn Follow>>>,
@@ -46,38 +46,38 @@ pub struct WatchStatus {
 }
 
 /// Something whose files can be followed.
-pub struct Source(Weak<dyn Follow>);
+pub struct FollowedSource(Weak<dyn Follow>);
 
-impl From<&Connector> for Source {
+impl From<&Connector> for FollowedSource {
     fn from(connector: &Connector) -> Self {
         Self(connector.follow())
     }
 }
 
-impl From<&Acceptor> for Source {
+impl From<&Acceptor> for FollowedSource {
     fn from(acceptor: &Acceptor) -> Self {
         Self(acceptor.follow())
     }
 }
 
-impl From<&Credential> for Source {
-    fn from(credential: &Credential) -> Self {
+impl From<&CredentialHeader> for FollowedSource {
+    fn from(credential: &CredentialHeader) -> Self {
         Self(credential.follow())
     }
 }
 
-impl Default for Watcher {
+impl Default for FileWatcher {
     /// Checks once a second.
     fn default() -> Self {
         Self::new(Duration::from_secs(1))
     }
 }
 
-impl Watcher {
+impl FileWatcher {
     /// Checks once per `interval`; a change is used after two checks have found the same content.
     pub fn new(interval: Duration) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(WatcherState {
                 interval: AtomicU64::new(nanos(interval)),
                 followed: Mutex::default(),
                 reloads: AtomicU64::new(0),
@@ -89,7 +89,7 @@ impl Watcher {
     }
 
     /// Follows a connector's or acceptor's files until its last clone is dropped.
-    pub fn follow(&self, source: impl Into<Source>) {
+    pub fn follow(&self, source: impl Into<FollowedSource>) {
         let mut followed = self.inner.followed.lock().unwrap_or_else(PoisonError::into_inner);
         followed.push(source.into().0);
     }
@@ -121,15 +121,15 @@ impl Watcher {
         let mut failing = Vec::new();
         for source in self.sources() {
             match source.look(now) {
-                Look::Unchanged | Look::Settling => {}
-                Look::Reloaded => {
+                FilesCheck::Unchanged | FilesCheck::Settling => {}
+                FilesCheck::Reloaded => {
                     self.inner.reloads.fetch_add(1, Ordering::Relaxed);
                 }
-                Look::Failed(why) => {
+                FilesCheck::Failed(why) => {
                     self.inner.failures.fetch_add(1, Ordering::Relaxed);
                     failing.push(why);
                 }
-                Look::StillFailing(why) => failing.push(why),
+                FilesCheck::StillFailing(why) => failing.push(why),
             }
         }
         *self.inner.failing.lock().unwrap_or_else(PoisonError::into_inner) = failing;

@@ -18,9 +18,9 @@ use x509_parser::{
 
 /// A chain that doesn't end at a trusted authority.
 #[derive(Debug)]
-pub(crate) struct Untrusted {
+pub(crate) struct UntrustedChain {
     /// The peer that showed the certificate.
-    peer: Peer,
+    peer: HandshakePeer,
     /// There is a trusted authority with the issuer's name, but the certificate was not signed with its key.
     another_key: bool,
     /// X.509 version 1, which lacks the extensions that say how a certificate may be used.
@@ -39,14 +39,14 @@ const MIN_RSA_BITS: usize = 2048;
 
 /// The other side of the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Peer {
+pub(crate) enum HandshakePeer {
     Server,
     Client,
 }
 
-impl Untrusted {
+impl UntrustedChain {
     /// The details of the peer's own certificate.
-    fn of(leaf: &CertificateDer<'_>, peer: Peer, error: &CertificateError) -> Option<Self> {
+    fn of(leaf: &CertificateDer<'_>, peer: HandshakePeer, error: &CertificateError) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
         let name = |name: &x509_parser::x509::X509Name<'_>| name.to_string();
         let another_key = matches!(
@@ -81,12 +81,14 @@ fn rsa_bits(leaf: &X509Certificate<'_>) -> Option<usize> {
     }
 }
 
-impl fmt::Display for Untrusted {
+impl fmt::Display for UntrustedChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { subject, issuer, .. } = self;
         let (who, whose, trust) = match self.peer {
-            Peer::Server => ("server", "the certificate", "`ca:` to the upstream's `tls`"),
-            Peer::Client => ("client", "the client's certificate", "`client_ca:` to the listener's `tls`"),
+            HandshakePeer::Server => ("server", "the certificate", "`ca:` to the upstream's `tls`"),
+            HandshakePeer::Client => {
+                ("client", "the client's certificate", "`client_ca:` to the listener's `tls`")
+            }
         };
         if self.old_version {
             return write!(
@@ -140,30 +142,30 @@ impl fmt::Display for Untrusted {
 thread_local! {
     /// The library's error can't hold it. A thread-local works, because a verifier runs within one poll of its
     /// handshake.
-    static UNTRUSTED: RefCell<Option<Untrusted>> = const { RefCell::new(None) };
+    static UNTRUSTED: RefCell<Option<UntrustedChain>> = const { RefCell::new(None) };
 }
 
 /// Keeps details of a certificate that is refused because of its issuer or its kind.
-pub(crate) fn note_untrusted(leaf: &CertificateDer<'_>, peer: Peer, error: &rustls::Error) {
+pub(crate) fn note_untrusted(leaf: &CertificateDer<'_>, peer: HandshakePeer, error: &rustls::Error) {
     if let rustls::Error::InvalidCertificate(error) = error
         && is_about_trust(error)
     {
-        UNTRUSTED.replace(Untrusted::of(leaf, peer, error));
+        UNTRUSTED.replace(UntrustedChain::of(leaf, peer, error));
     }
 }
 
 /// Keeps that a certificate's key is too short: the library refuses its signature in the handshake without this detail.
-pub(crate) fn note_weak_key(leaf: &CertificateDer<'_>, peer: Peer, error: &rustls::Error) {
+pub(crate) fn note_weak_key(leaf: &CertificateDer<'_>, peer: HandshakePeer, error: &rustls::Error) {
     if let rustls::Error::InvalidCertificate(error @ CertificateError::BadSignature) = error
         && let Ok((_, parsed)) = X509Certificate::from_der(leaf)
         && let Some(bits) = rsa_bits(&parsed).filter(|bits| *bits < MIN_RSA_BITS)
     {
-        let untrusted = Untrusted::of(leaf, peer, error);
-        UNTRUSTED.replace(untrusted.map(|untrusted| Untrusted { weak: Some(bits), ..untrusted }));
+        let untrusted = UntrustedChain::of(leaf, peer, error);
+        UNTRUSTED.replace(untrusted.map(|untrusted| UntrustedChain { weak: Some(bits), ..untrusted }));
     }
 }
 
-/// Errors for which [`Untrusted`] has a better text.
+/// Errors for which [`UntrustedChain`] has a better text.
 pub(crate) fn is_about_trust(error: &CertificateError) -> bool {
     matches!(
         error,
@@ -176,7 +178,7 @@ pub(crate) fn is_about_trust(error: &CertificateError) -> bool {
 }
 
 /// Takes the kept details.
-pub(crate) fn take_untrusted() -> Option<Untrusted> {
+pub(crate) fn take_untrusted() -> Option<UntrustedChain> {
     UNTRUSTED.take()
 }
 

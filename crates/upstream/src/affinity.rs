@@ -13,7 +13,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use attache_config::model::{Subset, SubsetFallback};
 use attache_telemetry::{Exchange, Reason, metrics};
 
-use crate::{Endpoint, Shared};
+use crate::{Endpoint, SharedUpstream};
 
 /// The endpoints that a call may go to, and the one that it prefers.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ impl Affinity {
 
     /// Counts an attempt that the subset's fallback sent to any endpoint. The log reports it once for each set of
     /// endpoints.
-    pub(crate) fn note(&self, shared: &Shared, endpoint: &Endpoint, exchange: &Exchange) {
+    pub(crate) fn note(&self, shared: &SharedUpstream, endpoint: &Endpoint, exchange: &Exchange) {
         let Some(subset) = self.subset.as_deref().filter(|subset| !subset.holds(&endpoint.labels)) else {
             return;
         };
@@ -101,7 +101,7 @@ mod tests {
     ];
 
     /// Six endpoints, the last two of version 2.
-    fn upstream(algorithm: Algorithm) -> Arc<Shared> {
+    fn upstream(algorithm: Algorithm) -> Arc<SharedUpstream> {
         let version = |n| if n > 4 { "v2" } else { "v1" };
         let specs = (1..=6)
             .map(|n| EndpointSpec { labels: [("version".into(), version(n).into())].into(), ..spec(n) })

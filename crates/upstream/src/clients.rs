@@ -26,7 +26,7 @@ type Slots = [[AtomicU32; 2]];
 
 /// The counters of one upstream.
 #[derive(Debug)]
-pub(crate) struct Clients {
+pub(crate) struct ClientCounts {
     slots: Arc<Slots>,
     hashes: RandomState,
     limit: u32,
@@ -34,19 +34,19 @@ pub(crate) struct Clients {
 
 /// One running request in its client's counts, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct ClientShare {
     slots: Arc<Slots>,
     places: [usize; 2],
 }
 
-impl Clients {
+impl ClientCounts {
     pub(crate) fn new(limit: u32) -> Self {
         let slots = (0..SLOTS).map(|_| Default::default()).collect();
         Self { slots, hashes: RandomState::new(), limit }
     }
 
     /// One more request of this client; `None` if it is at its limit.
-    pub(crate) fn take(&self, client: IpAddr) -> Option<Share> {
+    pub(crate) fn take(&self, client: IpAddr) -> Option<ClientShare> {
         let network = match client.to_canonical() {
             IpAddr::V4(address) => u64::from(address.to_bits()),
             // The upper half never equals an IPv4 address, since hosts have addresses of 2000::/3.
@@ -54,7 +54,7 @@ impl Clients {
         };
         let hash = self.hashes.hash_one((client.to_canonical().is_ipv4(), network));
         let places = [hash as usize % SLOTS, (hash >> 32) as usize % SLOTS];
-        let share = Share { slots: Arc::clone(&self.slots), places };
+        let share = ClientShare { slots: Arc::clone(&self.slots), places };
         // The counters are raised before they are read, so that of two racing calls one is over the limit. A refused
         // call lowers them when it is dropped.
         let free = share.counters().filter(|counter| counter.fetch_add(1, Relaxed) < self.limit).count();
@@ -62,13 +62,13 @@ impl Clients {
     }
 }
 
-impl Share {
+impl ClientShare {
     fn counters(&self) -> impl Iterator<Item = &AtomicU32> {
         self.places.iter().enumerate().filter_map(|(row, place)| self.slots.get(*place)?.get(row))
     }
 }
 
-impl Drop for Share {
+impl Drop for ClientShare {
     fn drop(&mut self) {
         for counter in self.counters() {
             counter.fetch_sub(1, Relaxed);
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_client_has_as_many_as_it_may_and_others_theirs() {
-        let clients = Clients::new(3);
+        let clients = ClientCounts::new(3);
         let mut greedy: Vec<_> = (0..3).map(|_| clients.take(address(1)).unwrap()).collect();
         assert!(clients.take(address(1)).is_none());
         // One of 1,000 others shares both of its counters once in 4096² times.
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_host_s_addresses_of_ipv6_are_one_client_and_a_mapped_one_is_its_ipv4() {
-        let clients = Clients::new(1);
+        let clients = ClientCounts::new(1);
         let held = clients.take("2001:db8::1".parse().unwrap());
         assert!(held.is_some() && clients.take("2001:db8::ffff:1".parse().unwrap()).is_none());
         assert!(clients.take("2001:db8:0:1::1".parse().unwrap()).is_some());
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_dropped_share_lowers_the_counts_also_if_it_was_refused() {
-        let clients = Clients::new(1);
+        let clients = ClientCounts::new(1);
         for _ in 0..10 {
             let held = clients.take(address(7)).unwrap();
             assert!(clients.take(address(7)).is_none());

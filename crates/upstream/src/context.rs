@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     Affinity, Endpoint,
-    overdue::{Due, Overdue, Progress},
+    overdue::{BodyProgress, Overdue, OverdueAt},
 };
 
 /// What the layers behind routing need to know of a call. Cheap to clone for another attempt.
@@ -25,7 +25,7 @@ pub struct CallContext {
     /// The endpoints that it may go to, and the preferred one; `None` leaves the choice to the balancer.
     pub affinity: Option<Rc<Affinity>>,
     /// The connection is made in case the server speaks first: `max_requests` counts it when it does
-    /// ([`Bare::count`](crate::Bare::count)).
+    /// ([`BareConnection::count`](crate::BareConnection::count)).
     pub ahead: bool,
     /// Endpoints that attempts went to already; they are avoided while there are others.
     pub tried: TriedEndpoints,
@@ -56,15 +56,15 @@ impl CallContext {
 
     /// The caller waits until `at` at most: after it an attempt without an answer is overdue.
     pub fn overdue_at(&mut self, at: Instant, reason: Reason) {
-        self.note_overdue(reason, Due::At(at));
+        self.note_overdue(reason, OverdueAt::At(at));
     }
 
     /// The same where the wait begins with the end of the request's body.
-    pub fn overdue_after(&mut self, upload: Rc<Progress>, reason: Reason) {
-        self.note_overdue(reason, Due::AfterUpload(upload));
+    pub fn overdue_after(&mut self, upload: Rc<BodyProgress>, reason: Reason) {
+        self.note_overdue(reason, OverdueAt::AfterUpload(upload));
     }
 
-    fn note_overdue(&mut self, reason: Reason, due: Due) {
+    fn note_overdue(&mut self, reason: Reason, due: OverdueAt) {
         let new = Overdue { reason, due };
         let before = self.overdue.as_ref().and_then(Overdue::earliest);
         if before.is_none_or(|before| new.earliest().is_some_and(|new| new < before)) {

@@ -100,7 +100,7 @@ pub struct Endpoint {
     /// The results of its requests (owned by `outlier`).
     pub passive: crate::outlier::Passive,
     /// The results of its health checks (owned by `health`).
-    pub checks: crate::health::Checks,
+    pub checks: crate::health::CheckResults,
     weight: AtomicU32,
     priority: AtomicU8,
     /// Where slow start begins: nanoseconds since `added`.
@@ -127,7 +127,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// A healthy endpoint without load, added now. One that belongs to an upstream is made by
-    /// [`Shared::replace_endpoints`](crate::Shared::replace_endpoints).
+    /// [`SharedUpstream::replace_endpoints`](crate::SharedUpstream::replace_endpoints).
     pub fn new(spec: EndpointSpec) -> Self {
         Self::with_epoch(spec, Arc::default())
     }
@@ -164,7 +164,7 @@ impl Endpoint {
             knock_at: AtomicU64::new(0),
             turned: watch::Sender::new(0),
             health_epoch,
-            checks: crate::health::Checks::default(),
+            checks: crate::health::CheckResults::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where calls go: discovery, endpoints, balancing, connection pools, TLS origination.
 //!
-//! [`Shared`] is one upstream as all workers see it: its config, its endpoints (a snapshot swapped whole) and its
+//! [`SharedUpstream`] is one upstream as all workers see it: its config, its endpoints (a snapshot swapped whole) and its
 //! counters. The control thread writes it; the workers read it without a lock.
 
 mod affinity;
@@ -36,7 +36,7 @@ mod testing;
 pub mod tunnel;
 
 pub use affinity::Affinity;
-pub use attempt::{Attempt, Failure, Load, Outcome, OutcomeReceivers};
+pub use attempt::{Attempt, EndpointFailure, LatencyMeter, Outcome, OutcomeReceivers};
 pub use balance::Balancer;
 pub use call::{Call, CallKind, boxed};
 pub use context::{CallContext, TriedEndpoints};
@@ -46,7 +46,7 @@ pub use error::{Error, SentPart};
 pub use hash::{cookie, session_of};
 pub use id::{Id, IdMap};
 pub use limit::{Charge, Closer, ConnectionPermit, PendingPermit, RequestPermit};
-pub use overdue::{Overdue, Progress};
-pub use service::{Bare, WorkerUpstream, connected};
+pub use overdue::{BodyProgress, Overdue};
+pub use service::{BareConnection, WorkerUpstream, connected};
 pub use session::SessionSeal;
-pub use shared::{EndpointSet, Shared};
+pub use shared::{EndpointSet, SharedUpstream};

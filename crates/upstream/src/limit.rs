@@ -1,7 +1,7 @@
 //! Concurrency limits of one upstream, counted over all workers.
 //!
 //! Rule: `Drop` releases every permit, so that no end of a call, not even a cancelled future, can leak a count. The
-//! counters are the atomics of [`Shared`]; a limit is never exceeded, and a free permit is never refused.
+//! counters are the atomics of [`SharedUpstream`]; a limit is never exceeded, and a free permit is never refused.
 
 use std::{
     net::IpAddr,
@@ -12,19 +12,19 @@ use attache_config::model::OnUnhealthy;
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use tokio::sync::watch;
 
-use crate::{Endpoint, Shared, clients::Share, take};
+use crate::{Endpoint, SharedUpstream, clients::ClientShare, take};
 
 /// One open connection (`circuit_breaker.max_connections`). It lives in the connection itself.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    shared: Arc<Shared>,
+    shared: Arc<SharedUpstream>,
     /// The connection was made, and is counted as open.
     opened: bool,
 }
 
 impl ConnectionPermit {
     /// Takes a permit. The error says that the limit is reached.
-    pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
+    pub fn take(shared: &Arc<SharedUpstream>) -> Result<Self, Reason> {
         if take(&shared.connections, shared.config.circuit_breaker.max_connections).is_some() {
             Ok(Self { shared: Arc::clone(shared), opened: false })
         } else {
@@ -53,11 +53,11 @@ impl Drop for ConnectionPermit {
 
 /// One call that waits for a connection (`circuit_breaker.max_pending`).
 #[derive(Debug)]
-pub struct PendingPermit(Arc<Shared>);
+pub struct PendingPermit(Arc<SharedUpstream>);
 
 impl PendingPermit {
     /// Takes a permit. The error says that the queue is full.
-    pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
+    pub fn take(shared: &Arc<SharedUpstream>) -> Result<Self, Reason> {
         if take(&shared.pending, shared.config.circuit_breaker.max_pending).is_some() {
             Ok(Self(Arc::clone(shared)))
         } else {
@@ -75,24 +75,24 @@ impl Drop for PendingPermit {
 /// One running call (`circuit_breaker.max_requests`).
 #[derive(Debug)]
 pub struct RequestPermit {
-    shared: Arc<Shared>,
+    shared: Arc<SharedUpstream>,
     /// The limit counts this call.
     counted: bool,
     /// The client of the call, and the call's part in the count of that client.
     client: Option<IpAddr>,
-    share: Option<Share>,
+    share: Option<ClientShare>,
 }
 
 impl RequestPermit {
     /// Takes a permit. The error says that the limit is reached.
-    pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
+    pub fn take(shared: &Arc<SharedUpstream>) -> Result<Self, Reason> {
         let mut permit = Self::ahead(shared, None);
         permit.count()?;
         Ok(permit)
     }
 
     /// A permit for a connection on which neither side has sent a byte: the limit doesn't count it yet.
-    pub(crate) fn ahead(shared: &Arc<Shared>, client: Option<IpAddr>) -> Self {
+    pub(crate) fn ahead(shared: &Arc<SharedUpstream>, client: Option<IpAddr>) -> Self {
         Self { shared: Arc::clone(shared), counted: false, client, share: None }
     }
 
@@ -109,7 +109,7 @@ impl RequestPermit {
         if self.counted { Ok(()) } else { Err(Reason::OverflowRequests) }
     }
 
-    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+    pub(crate) const fn shared(&self) -> &Arc<SharedUpstream> {
         &self.shared
     }
 }
@@ -136,7 +136,7 @@ impl Charge {
         Self { permit, endpoint }
     }
 
-    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+    pub(crate) const fn shared(&self) -> &Arc<SharedUpstream> {
         self.permit.shared()
     }
 

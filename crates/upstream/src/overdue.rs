@@ -10,31 +10,31 @@ use tokio::time::Instant;
 pub struct Overdue {
     /// Which timeout ended it: `request-timeout` or `per-try-timeout`.
     pub reason: Reason,
-    pub(crate) due: Due,
+    pub(crate) due: OverdueAt,
 }
 
 /// The instant, or how it is found. The type is as small as an instant, because every waiting call keeps several.
 #[derive(Clone, Debug)]
-pub(crate) enum Due {
+pub(crate) enum OverdueAt {
     At(Instant),
     /// The wait begins with the end of the request's body.
-    AfterUpload(Rc<Progress>),
+    AfterUpload(Rc<BodyProgress>),
 }
 
 impl Overdue {
     /// The instant, or the earliest that it can be.
     pub(crate) fn earliest(&self) -> Option<Instant> {
         match &self.due {
-            Due::At(at) => Some(*at),
-            Due::AfterUpload(upload) => upload.due.get().or(upload.earliest),
+            OverdueAt::At(at) => Some(*at),
+            OverdueAt::AfterUpload(upload) => upload.due.get().or(upload.earliest),
         }
     }
 
     /// Whether an attempt that ends now was too slow.
     pub fn is_over(&self) -> bool {
         let at = match &self.due {
-            Due::At(at) => Some(*at),
-            Due::AfterUpload(upload) => upload.due.get(),
+            OverdueAt::At(at) => Some(*at),
+            OverdueAt::AfterUpload(upload) => upload.due.get(),
         };
         at.is_some_and(|at| at <= Instant::now())
     }
@@ -42,7 +42,7 @@ impl Overdue {
 
 /// The progress of a request's body, for the code that waits for the answer.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct BodyProgress {
     /// A frame was sent since this flag was last taken.
     pub active: Cell<bool>,
     /// The body has ended, or its reader has dropped it.

@@ -1,7 +1,7 @@
 //! One upstream as all workers see it: a snapshot of its endpoints that is swapped whole, and counters.
 //!
 //! Only the control thread writes the snapshot; it also builds what balancing needs of it
-//! ([`Index`](crate::balance::Index)), once for all workers, so that no pick has to build a table for all endpoints.
+//! ([`BalanceIndex`](crate::balance::BalanceIndex)), once for all workers, so that no pick has to build a table for all endpoints.
 
 use std::{
     collections::HashMap,
@@ -18,9 +18,9 @@ use tokio::time::Instant;
 
 use crate::{
     Id,
-    balance::Index,
+    balance::BalanceIndex,
     circuit::Circuit,
-    clients::Clients,
+    clients::ClientCounts,
     endpoint::{Endpoint, EndpointSpec},
 };
 
@@ -34,7 +34,7 @@ pub struct EndpointSet {
     pub generation: u64,
     /// Why there is none, or why the last refresh failed while these still serve.
     pub failure: Option<Reason>,
-    pub(crate) index: Arc<Index>,
+    pub(crate) index: Arc<BalanceIndex>,
 }
 
 impl EndpointSet {
@@ -46,7 +46,7 @@ impl EndpointSet {
 
 /// One upstream as all workers see it.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedUpstream {
     /// The key of data about the upstream that is kept elsewhere.
     pub id: Id,
     /// Its part of the config.
@@ -56,11 +56,11 @@ pub struct Shared {
     /// Requests running, over all workers (`circuit_breaker.max_requests`).
     pub active_requests: AtomicU32,
     /// The same by client (`circuit_breaker.max_requests_per_client`).
-    pub(crate) clients: Option<Clients>,
+    pub(crate) clients: Option<ClientCounts>,
     /// Connections open, over all workers.
     pub connections: AtomicU32,
     /// Calls that wait where `max_connections` is reached, over all workers.
-    pub(crate) queue: crate::pool::queue::Queue,
+    pub(crate) queue: crate::pool::queue::PermitQueue,
     /// Requests waiting for a connection, over all workers.
     pub pending: AtomicU32,
     /// Retries running, over all workers.
@@ -74,17 +74,17 @@ pub struct Shared {
     health_epoch: Arc<AtomicU64>,
 }
 
-impl Shared {
+impl SharedUpstream {
     /// An upstream without endpoints: [`discovery::start`](crate::discovery::start) fills it.
     pub fn new(config: Arc<model::Upstream>) -> Self {
         Self {
             id: Id::next(),
-            clients: config.circuit_breaker.max_requests_per_client.map(Clients::new),
+            clients: config.circuit_breaker.max_requests_per_client.map(ClientCounts::new),
             config,
             endpoints: ArcSwap::default(),
             active_requests: AtomicU32::new(0),
             connections: AtomicU32::new(0),
-            queue: crate::pool::queue::Queue::default(),
+            queue: crate::pool::queue::PermitQueue::default(),
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),
             ejections: crate::outlier::Ejections::default(),
@@ -105,7 +105,7 @@ impl Shared {
                 set.endpoints.iter().for_each(|endpoint| new.give_circuit(endpoint));
             }
             new.endpoints.store(Arc::new(EndpointSet {
-                index: Arc::new(Index::build(&set.endpoints, &new.config.balance)),
+                index: Arc::new(BalanceIndex::build(&set.endpoints, &new.config.balance)),
                 endpoints: set.endpoints.clone(),
                 generation: set.generation,
                 failure: set.failure,
@@ -147,7 +147,7 @@ impl Shared {
             return false;
         }
         if changed {
-            let index = Arc::new(Index::build(&endpoints, &self.config.balance));
+            let index = Arc::new(BalanceIndex::build(&endpoints, &self.config.balance));
             let set = EndpointSet { endpoints, generation: old.generation + 1, failure, index };
             let kept: std::collections::HashSet<_> = set.endpoints.iter().map(Arc::as_ptr).collect();
             let gone: Vec<_> = old.endpoints.iter().filter(|e| !kept.contains(&Arc::as_ptr(e))).collect();
@@ -185,8 +185,8 @@ pub(crate) mod tests {
         test_support::{spec, upstream},
     };
 
-    fn shared() -> Shared {
-        Shared::new(Arc::new(upstream("orders")))
+    fn shared() -> SharedUpstream {
+        SharedUpstream::new(Arc::new(upstream("orders")))
     }
 
     #[tokio::test]
@@ -241,7 +241,7 @@ pub(crate) mod tests {
         let old = shared();
         old.replace_endpoints(vec![spec(1), spec(2)], None);
         old.endpoints.load().endpoints[0].set_healthy(false);
-        let new = Shared::inherit_from(Arc::new(upstream("orders")), &old);
+        let new = SharedUpstream::inherit_from(Arc::new(upstream("orders")), &old);
         assert_eq!((new.endpoints.load().endpoints.len(), new.endpoints.load().usable()), (2, 1));
         assert!(matches!(new.endpoints.load().endpoints[0].address, EndpointAddress::Tcp(_)));
     }

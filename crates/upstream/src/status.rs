@@ -13,7 +13,7 @@ use attache_telemetry::Reason;
 use tokio::time::Instant;
 
 pub use crate::change::StateAge;
-use crate::{Endpoint, Shared, balance::ewma, circuit::CircuitStatus};
+use crate::{Endpoint, SharedUpstream, balance::ewma, circuit::CircuitStatus};
 
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,7 +193,7 @@ impl Endpoint {
     }
 }
 
-impl Shared {
+impl SharedUpstream {
     /// Everything that is known about the upstream, except its breaker.
     pub fn status(&self, now: Instant) -> UpstreamStatus {
         let set = self.endpoints.load();
@@ -217,7 +217,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Failure, Outcome, outlier,
+        EndpointFailure, Outcome, outlier,
         test_support::{shared, spec},
     };
 
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(fresh.state, EndpointState::Healthy);
         assert_eq!(fresh.standing, StateAge { age: 10 * SECOND, why: None });
 
-        let failed = Outcome::Failed(Failure::Answer(StatusCode::BAD_GATEWAY));
+        let failed = Outcome::Failed(EndpointFailure::Answer(StatusCode::BAD_GATEWAY));
         for _ in 0..5 {
             outlier::report(&shared, &endpoint, failed, Instant::now());
         }

@@ -8,7 +8,8 @@ use attache_http::Client;
 use attache_telemetry::Exchange;
 
 use crate::{
-    Attempt, CallContext, Endpoint, EndpointAddress, EndpointSpec, OutcomeReceivers, RequestPermit, Shared,
+    Attempt, CallContext, Endpoint, EndpointAddress, EndpointSpec, OutcomeReceivers, RequestPermit,
+    SharedUpstream,
 };
 
 /// A plaintext upstream with defaults everywhere and no endpoint source.
@@ -23,8 +24,8 @@ pub(crate) fn spec(n: u16) -> EndpointSpec {
 }
 
 /// An upstream with these endpoints.
-pub(crate) fn shared(balance: Balance, specs: Vec<EndpointSpec>) -> Arc<Shared> {
-    let shared = Shared::new(Arc::new(Upstream { balance, ..upstream("test") }));
+pub(crate) fn shared(balance: Balance, specs: Vec<EndpointSpec>) -> Arc<SharedUpstream> {
+    let shared = SharedUpstream::new(Arc::new(Upstream { balance, ..upstream("test") }));
     shared.replace_endpoints(specs, None);
     Arc::new(shared)
 }
@@ -35,7 +36,11 @@ pub(crate) fn context() -> CallContext {
 }
 
 /// An attempt at this endpoint.
-pub(crate) fn attempt(shared: &Arc<Shared>, endpoint: &Arc<Endpoint>, context: &CallContext) -> Attempt {
+pub(crate) fn attempt(
+    shared: &Arc<SharedUpstream>,
+    endpoint: &Arc<Endpoint>,
+    context: &CallContext,
+) -> Attempt {
     Attempt::begin(
         RequestPermit::take(shared).unwrap(),
         endpoint.clone(),

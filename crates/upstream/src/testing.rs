@@ -27,8 +27,8 @@ use tokio::{
 };
 
 use crate::{
-    Bare, Call, CallContext, Endpoint, EndpointAddress, EndpointSet, EndpointSpec, Error, Shared,
-    WorkerUpstream, connected,
+    BareConnection, Call, CallContext, Endpoint, EndpointAddress, EndpointSet, EndpointSpec, Error,
+    SharedUpstream, WorkerUpstream, connected,
 };
 
 /// A checked config with every default.
@@ -41,12 +41,12 @@ pub(crate) fn endpoint(address: SocketAddr, host: Option<&str>) -> Arc<Endpoint>
     Arc::new(Endpoint::new(EndpointSpec { host: host.map(Into::into), ..spec }))
 }
 
-pub(crate) fn shared(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> Arc<Shared> {
-    let shared = Shared::new(Arc::new(config));
+pub(crate) fn shared(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> Arc<SharedUpstream> {
+    let shared = SharedUpstream::new(Arc::new(config));
     for endpoint in &endpoints {
         shared.give_circuit(endpoint);
     }
-    let index = Arc::new(crate::balance::Index::build(&endpoints, &shared.config.balance));
+    let index = Arc::new(crate::balance::BalanceIndex::build(&endpoints, &shared.config.balance));
     let set = EndpointSet { endpoints, generation: 1, index, ..EndpointSet::default() };
     shared.endpoints.store(Arc::new(set));
     Arc::new(shared)
@@ -61,7 +61,7 @@ pub(crate) fn upstream(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -
 }
 
 /// An upstream of one server.
-pub(crate) fn to(server: &Server, change: impl FnOnce(&mut model::Upstream)) -> WorkerUpstream {
+pub(crate) fn to(server: &CountingServer, change: impl FnOnce(&mut model::Upstream)) -> WorkerUpstream {
     let mut config = config();
     change(&mut config);
     upstream(config, vec![endpoint(server.address, None)])
@@ -82,13 +82,13 @@ pub(crate) fn call(request: impl Into<Request<Body>>) -> Call {
 }
 
 /// A bare connection for this call.
-pub(crate) async fn bare(upstream: &WorkerUpstream, call: Call) -> Result<Bare, Error> {
+pub(crate) async fn bare(upstream: &WorkerUpstream, call: Call) -> Result<BareConnection, Error> {
     let mut response = upstream.send(call).await?;
     Ok(connected(&mut response).unwrap())
 }
 
 /// One for opaque bytes.
-pub(crate) async fn opaque(upstream: &WorkerUpstream) -> Result<Bare, Error> {
+pub(crate) async fn opaque(upstream: &WorkerUpstream) -> Result<BareConnection, Error> {
     bare(upstream, Call::opaque(context())).await
 }
 
@@ -102,8 +102,8 @@ pub(crate) fn post(body: Body) -> Call {
 
 /// A body of these frames.
 pub(crate) fn frames(frames: Vec<Result<Frame<Bytes>, BodyError>>) -> Body {
-    struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, BodyError>>);
-    impl http_body::Body for Frames {
+    struct TestFrames(std::vec::IntoIter<Result<Frame<Bytes>, BodyError>>);
+    impl http_body::Body for TestFrames {
         type Data = Bytes;
         type Error = BodyError;
         fn poll_frame(
@@ -113,7 +113,7 @@ pub(crate) fn frames(frames: Vec<Result<Frame<Bytes>, BodyError>>) -> Body {
             Poll::Ready(self.0.next())
         }
     }
-    Body::stream(Frames(frames.into_iter()))
+    Body::stream(TestFrames(frames.into_iter()))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "it stands beside frames that fail in one list")]
@@ -123,8 +123,8 @@ pub(crate) fn data(text: &'static str) -> Result<Frame<Bytes>, BodyError> {
 
 /// A body without an end that counts the bytes it gave.
 pub(crate) fn endless(given: Rc<Cell<usize>>) -> Body {
-    struct Endless(Rc<Cell<usize>>);
-    impl http_body::Body for Endless {
+    struct EndlessFrames(Rc<Cell<usize>>);
+    impl http_body::Body for EndlessFrames {
         type Data = Bytes;
         type Error = BodyError;
         fn poll_frame(
@@ -136,7 +136,7 @@ pub(crate) fn endless(given: Rc<Cell<usize>>) -> Body {
             Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(CHUNK)))))
         }
     }
-    Body::stream(Endless(given))
+    Body::stream(EndlessFrames(given))
 }
 
 pub(crate) async fn frame(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyError>> {
@@ -165,13 +165,13 @@ pub(crate) async fn text(response: Response<Body>) -> String {
 }
 
 /// A server on loopback that counts its connections.
-pub(crate) struct Server {
+pub(crate) struct CountingServer {
     pub(crate) address: SocketAddr,
     pub(crate) accepted: Rc<Cell<usize>>,
 }
 
 /// Runs `handle` for every connection, with its number from 1.
-pub(crate) async fn serve<F, Fut>(handle: F) -> Server
+pub(crate) async fn serve<F, Fut>(handle: F) -> CountingServer
 where
     F: Fn(TcpStream, usize) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -180,7 +180,7 @@ where
     serve_on(listener, handle)
 }
 
-pub(crate) fn serve_on<F, Fut>(listener: TcpListener, handle: F) -> Server
+pub(crate) fn serve_on<F, Fut>(listener: TcpListener, handle: F) -> CountingServer
 where
     F: Fn(TcpStream, usize) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -194,7 +194,7 @@ where
             spawn_local(handle(stream, count.get()));
         }
     });
-    Server { address, accepted }
+    CountingServer { address, accepted }
 }
 
 /// Reads one head, without a byte of what follows; `None` at the connection's end.
@@ -216,7 +216,7 @@ pub(crate) async fn until(stream: &mut TcpStream, end: &str) -> Option<String> {
 }
 
 /// A server that gives every request the same answer.
-pub(crate) async fn answering(answer: &'static str) -> Server {
+pub(crate) async fn answering(answer: &'static str) -> CountingServer {
     serve(move |mut stream, _| async move {
         while head(&mut stream).await.is_some() {
             stream.write_all(answer.as_bytes()).await.unwrap();

@@ -45,7 +45,7 @@ pub enum Origin {
 
 /// A route's rules, ready to be used.
 #[derive(Debug)]
-pub(crate) struct Cors(Arc<ReadyCors>);
+pub(crate) struct CorsPolicy(Arc<ReadyCors>);
 
 #[derive(Debug)]
 struct ReadyCors {
@@ -78,7 +78,7 @@ pub(crate) struct CorsResponse {
     ready: Arc<ReadyCors>,
 }
 
-impl Cors {
+impl CorsPolicy {
     pub(crate) fn new(config: &model::Cors) -> Self {
         let joined = |names: &mut dyn Iterator<Item = &str>| {
             let names: Vec<&str> = names.collect();
@@ -123,7 +123,7 @@ impl Cors {
             );
             // If there are two lines, the second is ignored; then the browser lacks a permission.
             let asked = head.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
-            let asked = asked.map(attache_wire::Value::to_header_value);
+            let asked = asked.map(attache_wire::ValueRef::to_header_value);
             put(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, &ready.headers, asked);
             if let Some(age) = &ready.max_age {
                 headers.insert(header::ACCESS_CONTROL_MAX_AGE, age);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     fn shown(headers: &Fields) -> Vec<String> {
-        let line = |(name, value): (attache_wire::Name<'_>, attache_wire::Value<'_>)| {
+        let line = |(name, value): (attache_wire::NameRef<'_>, attache_wire::ValueRef<'_>)| {
             format!("{}: {}", name.lower(), value.to_str().unwrap())
         };
         let mut lines: Vec<_> = headers.iter().map(line).collect();
@@ -260,7 +260,7 @@ mod tests {
 
     fn preflight(config: &model::Cors, origin: &str) -> (Vec<String>, Origin) {
         let asked = [&[("origin", origin)][..], &ASKS].concat();
-        let (answer, origin) = Cors::new(config).preflight(&head("OPTIONS", &asked)).unwrap();
+        let (answer, origin) = CorsPolicy::new(config).preflight(&head("OPTIONS", &asked)).unwrap();
         (shown(answer.headers()), origin)
     }
 
@@ -307,11 +307,11 @@ mod tests {
                 "{origin}"
             );
             let mut headers = Fields::new();
-            Cors::new(&exact()).shared(&head("GET", &[("origin", origin)])).mark(&mut headers);
+            CorsPolicy::new(&exact()).shared(&head("GET", &[("origin", origin)])).mark(&mut headers);
             assert_eq!(shown(&headers), ["vary: Origin"], "{origin}");
         }
         let twice = [("origin", "https://shop.test"), ("origin", "https://evil.test")];
-        let shared = Cors::new(&exact()).shared(&head("GET", &twice));
+        let shared = CorsPolicy::new(&exact()).shared(&head("GET", &twice));
         assert_eq!((shared.origin, shared.allowed), (Origin::Foreign, None));
     }
 
@@ -341,7 +341,7 @@ mod tests {
     fn only_a_response_that_every_page_may_read_has_no_vary() {
         let public = model::Cors { credentials: false, ..config(&[OriginPattern::Any]) };
         let mut headers = Fields::new();
-        Cors::new(&public).shared(&head("GET", &[("origin", "https://a.test")])).mark(&mut headers);
+        CorsPolicy::new(&public).shared(&head("GET", &[("origin", "https://a.test")])).mark(&mut headers);
         assert_eq!(
             shown(&headers),
             ["access-control-allow-origin: *", "access-control-expose-headers: x-id"]
@@ -360,7 +360,7 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        Cors::new(&exact()).shared(&head("GET", &[])).mark(&mut headers);
+        CorsPolicy::new(&exact()).shared(&head("GET", &[])).mark(&mut headers);
         assert_eq!(shown(&headers), ["vary: Accept-Encoding", "vary: origin"]);
     }
 
@@ -371,7 +371,10 @@ mod tests {
             ("OPTIONS", &ASKS),
             ("GET", &[("origin", "https://shop.test"), ASKS[0]]),
         ] {
-            assert!(Cors::new(&exact()).preflight(&head(method, headers)).is_none(), "{method} {headers:?}");
+            assert!(
+                CorsPolicy::new(&exact()).preflight(&head(method, headers)).is_none(),
+                "{method} {headers:?}"
+            );
         }
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
 use attache_wire::{
-    Request, RequestHead, Response, Value,
+    Request, RequestHead, Response, ValueRef,
     header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, TE},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -87,7 +87,7 @@ impl GrpcWeb {
 }
 
 /// Whether a media type of gRPC-Web is the text form, and what follows it: `+proto`, parameters, or nothing.
-fn form(value: Value<'_>) -> Option<(bool, String)> {
+fn form(value: ValueRef<'_>) -> Option<(bool, String)> {
     let value = value.to_str().ok()?;
     let (head, rest) = value.split_at_checked(BINARY.len())?;
     if !head.eq_ignore_ascii_case(BINARY) {

@@ -16,15 +16,14 @@ use attache_http::Body;
 use attache_wire::{Request, RequestHead, Response};
 
 use compression::Compress;
-use cors::{Cors, CorsResponse};
+use cors::{CorsPolicy, CorsResponse};
 pub use cors::{Origin, PERMISSIONS};
 use grpc_web::GrpcWeb;
 
 /// The settings of a route for browsers.
-#[expect(clippy::struct_field_names, reason = "it is called gRPC-Web")]
 #[derive(Debug)]
-pub struct Web {
-    cors: Option<Cors>,
+pub struct WebSettings {
+    cors: Option<CorsPolicy>,
     grpc_web: bool,
     compression: Option<Arc<model::Compression>>,
 }
@@ -46,12 +45,12 @@ pub struct ResponsePlan {
     compress: Option<Compress>,
 }
 
-impl Web {
+impl WebSettings {
     /// `None` if the config has no settings for browsers.
     pub fn new(config: &model::Web) -> Option<Self> {
         let model::Web { cors, grpc_web, compression } = config;
         let web = Self {
-            cors: cors.as_deref().map(Cors::new),
+            cors: cors.as_deref().map(CorsPolicy::new),
             grpc_web: *grpc_web,
             compression: compression.clone(),
         };

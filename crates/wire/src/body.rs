@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use http::HeaderMap;
 
-use crate::{Fault, Fields, chars::TOKEN, field, header::Known, request, response, value};
+use crate::{Fields, MessageFault, chars::TOKEN, field, header::KnownName, request, response, value};
 
 /// The most bytes of one chunk's extension. Nobody is known to use extensions except for request smuggling and to exhaust memory
 /// (CVE-2023-39326).
@@ -20,13 +20,13 @@ const MAX_TRAILER_LINES: usize = 64;
 
 /// A body that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decoder {
-    state: State,
+pub struct BodyDecoder {
+    state: BodyState,
     extensions: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum BodyState {
     Done,
     Length(u64),
     UntilEnd,
@@ -37,7 +37,7 @@ enum State {
     ChunkDataCr,
     ChunkDataLf,
     Trailers,
-    Broken(Fault),
+    Broken(MessageFault),
 }
 
 /// The reader's position in the extensions of a chunk: `*( ";" name [ "=" ( token / quoted-string ) ] )` (RFC 9112 section 7.1.1). The
@@ -76,7 +76,7 @@ impl Extension {
 
 /// What was found at the front of the buffer.
 #[derive(Debug)]
-pub enum Piece {
+pub enum BodyPiece {
     /// Content, never empty.
     Data(Bytes),
     /// Trailers. The body ends after them.
@@ -87,90 +87,90 @@ pub enum Piece {
     More,
 }
 
-impl From<request::Framing> for Decoder {
-    fn from(framing: request::Framing) -> Self {
+impl From<request::RequestFraming> for BodyDecoder {
+    fn from(framing: request::RequestFraming) -> Self {
         Self::new(match framing {
-            request::Framing::None => State::Done,
-            request::Framing::Length(n) => State::Length(n),
-            request::Framing::Chunked => State::ChunkSize { size: 0, digits: 0 },
+            request::RequestFraming::None => BodyState::Done,
+            request::RequestFraming::Length(n) => BodyState::Length(n),
+            request::RequestFraming::Chunked => BodyState::ChunkSize { size: 0, digits: 0 },
         })
     }
 }
 
-impl From<response::Framing> for Decoder {
-    fn from(framing: response::Framing) -> Self {
+impl From<response::ResponseFraming> for BodyDecoder {
+    fn from(framing: response::ResponseFraming) -> Self {
         Self::new(match framing {
-            response::Framing::None => State::Done,
-            response::Framing::Length(n) => State::Length(n),
-            response::Framing::Chunked => State::ChunkSize { size: 0, digits: 0 },
-            response::Framing::UntilEnd => State::UntilEnd,
+            response::ResponseFraming::None => BodyState::Done,
+            response::ResponseFraming::Length(n) => BodyState::Length(n),
+            response::ResponseFraming::Chunked => BodyState::ChunkSize { size: 0, digits: 0 },
+            response::ResponseFraming::UntilEnd => BodyState::UntilEnd,
         })
     }
 }
 
-impl Decoder {
-    const fn new(state: State) -> Self {
+impl BodyDecoder {
+    const fn new(state: BodyState) -> Self {
         Self { state, extensions: 0 }
     }
 
     /// The body of a message that has none.
     pub const fn none() -> Self {
-        Self::new(State::Done)
+        Self::new(BodyState::Done)
     }
 
     /// Whether the whole body has been read.
     pub const fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, BodyState::Done)
     }
 
     /// How many bytes are still to come, if that is known.
     pub const fn remaining(&self) -> Option<u64> {
         match self.state {
-            State::Done => Some(0),
-            State::Length(n) => Some(n),
+            BodyState::Done => Some(0),
+            BodyState::Length(n) => Some(n),
             _ => None,
         }
     }
 
     /// The sender has closed its side. Returns whether the body is complete then.
     pub fn end(&mut self) -> bool {
-        if self.state == State::UntilEnd {
-            self.state = State::Done;
+        if self.state == BodyState::UntilEnd {
+            self.state = BodyState::Done;
         }
-        self.state == State::Done
+        self.state == BodyState::Done
     }
 
     /// Takes the next piece out of the buffer.
     ///
     /// # Errors
     /// The framing is invalid: the body is not complete, and nothing after it can be read.
-    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Piece, Fault> {
+    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<BodyPiece, MessageFault> {
         let piece = self.step(buf);
         if let Err(fault) = piece {
-            self.state = State::Broken(fault);
+            self.state = BodyState::Broken(fault);
         }
         piece
     }
 
-    fn step(&mut self, buf: &mut BytesMut) -> Result<Piece, Fault> {
+    fn step(&mut self, buf: &mut BytesMut) -> Result<BodyPiece, MessageFault> {
         loop {
             match self.state {
-                State::Done => return Ok(Piece::End),
-                State::Broken(fault) => return Err(fault),
-                _ if buf.is_empty() => return Ok(Piece::More),
-                State::UntilEnd => return Ok(Piece::Data(buf.split().freeze())),
-                State::Length(left) | State::ChunkData(left) => {
+                BodyState::Done => return Ok(BodyPiece::End),
+                BodyState::Broken(fault) => return Err(fault),
+                _ if buf.is_empty() => return Ok(BodyPiece::More),
+                BodyState::UntilEnd => return Ok(BodyPiece::Data(buf.split().freeze())),
+                BodyState::Length(left) | BodyState::ChunkData(left) => {
                     let n = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                     let left = left - n as u64;
                     self.state = match (self.state, left) {
-                        (State::Length(_), 0) => State::Done,
-                        (State::Length(_), _) => State::Length(left),
-                        (_, 0) => State::ChunkDataCr,
-                        (_, _) => State::ChunkData(left),
+                        (BodyState::Length(_), 0) => BodyState::Done,
+                        (BodyState::Length(_), _) => BodyState::Length(left),
+                        (_, 0) => BodyState::ChunkDataCr,
+                        (_, _) => BodyState::ChunkData(left),
                     };
-                    return Ok(Piece::Data(buf.split_to(n).freeze()));
+                    return Ok(BodyPiece::Data(buf.split_to(n).freeze()));
                 }
-                State::Trailers => return self.trailers(buf),
+                BodyState::Trailers => return self.trailers(buf),
                 state => {
                     let byte = buf.first().copied().unwrap_or_default();
                     self.state = self.chunk_byte(state, byte)?;
@@ -180,42 +180,44 @@ impl Decoder {
         }
     }
 
-    fn trailers(&mut self, buf: &mut BytesMut) -> Result<Piece, Fault> {
+    fn trailers(&mut self, buf: &mut BytesMut) -> Result<BodyPiece, MessageFault> {
         if buf.starts_with(b"\r\n") {
             buf.advance(2);
-            self.state = State::Done;
-            return Ok(Piece::End);
+            self.state = BodyState::Done;
+            return Ok(BodyPiece::End);
         }
-        let check = |name: Known, _: &[u8]| value::check_trailer(name);
+        let check = |name: KnownName, _: &[u8]| value::check_trailer(name);
         let read = field::fields(buf, 0, MAX_TRAILERS, MAX_TRAILER_LINES, check)?;
-        let Some((len, index)) = read else { return Ok(Piece::More) };
-        self.state = State::Done;
+        let Some((len, index)) = read else { return Ok(BodyPiece::More) };
+        self.state = BodyState::Done;
         // `http_body` carries trailers as the `http` crate's map.
-        Ok(Piece::Trailers(Fields::of_head(buf.split_to(len).freeze(), index).into()))
+        Ok(BodyPiece::Trailers(Fields::of_head(buf.split_to(len).freeze(), index).into()))
     }
 
-    fn chunk_byte(&mut self, state: State, byte: u8) -> Result<State, Fault> {
-        let bad = |rule| Err(Fault::invalid(rule));
+    fn chunk_byte(&mut self, state: BodyState, byte: u8) -> Result<BodyState, MessageFault> {
+        let bad = |rule| Err(MessageFault::invalid(rule));
         Ok(match (state, byte) {
-            (State::ChunkSize { size, digits }, byte) if byte.is_ascii_hexdigit() => {
+            (BodyState::ChunkSize { size, digits }, byte) if byte.is_ascii_hexdigit() => {
                 // 15 digits allow 2^60 bytes: more than anybody sends, and sums of such sizes don't overflow.
                 if digits == 15 {
                     return bad("A chunk's size has too many digits.");
                 }
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
-                State::ChunkSize { size: size * 16 + u64::from(digit), digits: digits + 1 }
+                BodyState::ChunkSize { size: size * 16 + u64::from(digit), digits: digits + 1 }
             }
-            (State::ChunkSize { digits: 0, .. }, _) => return bad("A chunk has no size."),
-            (State::ChunkSize { size, .. }, b';') => {
-                State::ChunkExtension { size, len: 0, part: Extension::BeforeName }
+            (BodyState::ChunkSize { digits: 0, .. }, _) => return bad("A chunk has no size."),
+            (BodyState::ChunkSize { size, .. }, b';') => {
+                BodyState::ChunkExtension { size, len: 0, part: Extension::BeforeName }
             }
-            (State::ChunkSize { size, .. }, b'\r') => State::ChunkSizeLf(size),
-            (State::ChunkExtension { size, part, .. }, b'\r') if part.is_whole() => State::ChunkSizeLf(size),
-            (State::ChunkSize { .. }, _) => return bad("A chunk's size is not a hexadecimal number."),
-            (State::ChunkExtension { .. }, byte) if byte != b'\t' && (byte < 0x20 || byte == 0x7f) => {
+            (BodyState::ChunkSize { size, .. }, b'\r') => BodyState::ChunkSizeLf(size),
+            (BodyState::ChunkExtension { size, part, .. }, b'\r') if part.is_whole() => {
+                BodyState::ChunkSizeLf(size)
+            }
+            (BodyState::ChunkSize { .. }, _) => return bad("A chunk's size is not a hexadecimal number."),
+            (BodyState::ChunkExtension { .. }, byte) if byte != b'\t' && (byte < 0x20 || byte == 0x7f) => {
                 return bad("A chunk's extension has a control character (or a bare LF).");
             }
-            (State::ChunkExtension { size, len, part }, _) => {
+            (BodyState::ChunkExtension { size, len, part }, _) => {
                 let Some(part) = part.next(byte) else {
                     return bad("A chunk's extension is not NAME or NAME=VALUE.");
                 };
@@ -223,13 +225,13 @@ impl Decoder {
                 if len >= MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
                     return bad("The chunks' extensions are longer than allowed.");
                 }
-                State::ChunkExtension { size, len: len + 1, part }
+                BodyState::ChunkExtension { size, len: len + 1, part }
             }
-            (State::ChunkSizeLf(0), b'\n') => State::Trailers,
-            (State::ChunkSizeLf(size), b'\n') => State::ChunkData(size),
-            (State::ChunkSizeLf(_), _) => return bad("A chunk's size line has a bare CR."),
-            (State::ChunkDataCr, b'\r') => State::ChunkDataLf,
-            (State::ChunkDataLf, b'\n') => State::ChunkSize { size: 0, digits: 0 },
+            (BodyState::ChunkSizeLf(0), b'\n') => BodyState::Trailers,
+            (BodyState::ChunkSizeLf(size), b'\n') => BodyState::ChunkData(size),
+            (BodyState::ChunkSizeLf(_), _) => return bad("A chunk's size line has a bare CR."),
+            (BodyState::ChunkDataCr, b'\r') => BodyState::ChunkDataLf,
+            (BodyState::ChunkDataLf, b'\n') => BodyState::ChunkSize { size: 0, digits: 0 },
             (_, _) => return bad("A chunk is longer than its size."),
         })
     }

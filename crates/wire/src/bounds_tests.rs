@@ -3,21 +3,21 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    Fault, Fields, Limits,
-    body::{Decoder, Piece},
-    outbox::{Encoder, Outbox},
+    Fields, HeadLimits, MessageFault,
+    body::{BodyDecoder, BodyPiece},
+    outbox::{BodyEncoder, Outbox},
     path_and_query,
-    request::{self, Target},
-    response::{self, Framing, MethodKind},
-    server::Reader,
+    request::{self, TargetStrictness},
+    response::{self, MethodKind, ResponseFraming},
+    server::RequestReader,
     write,
 };
 
-const LIMITS: Limits = Limits { line: 200, size: 200, count: 9 };
+const LIMITS: HeadLimits = HeadLimits { line: 200, size: 200, count: 9 };
 
-fn head(fields: &str, size: usize, count: usize) -> Result<bool, Fault> {
+fn head(fields: &str, size: usize, count: usize) -> Result<bool, MessageFault> {
     let bytes = format!("HTTP/1.1 200 OK\r\n{fields}");
-    response::read(&mut BytesMut::from(&*bytes), &Limits { line: 200, size, count }, MethodKind::Other)
+    response::read(&mut BytesMut::from(&*bytes), &HeadLimits { line: 200, size, count }, MethodKind::Other)
         .map(|head| head.is_some())
 }
 
@@ -39,11 +39,11 @@ fn a_head_may_be_as_large_as_its_limit_and_not_a_byte_larger() {
     assert!(head(part, part.len() - 3, 9).is_err());
 }
 
-fn chunked(extensions: &[usize]) -> Result<(), Fault> {
+fn chunked(extensions: &[usize]) -> Result<(), MessageFault> {
     let chunk = |len: &usize| format!("1;{}\r\na\r\n", "x".repeat(len - 1) + "y");
     let wire: String = extensions.iter().map(chunk).collect();
-    let (mut decoder, mut buf) = (Decoder::from(Framing::Chunked), BytesMut::from(&*wire));
-    while let Piece::Data(_) = decoder.decode(&mut buf)? {}
+    let (mut decoder, mut buf) = (BodyDecoder::from(ResponseFraming::Chunked), BytesMut::from(&*wire));
+    while let BodyPiece::Data(_) = decoder.decode(&mut buf)? {}
     Ok(())
 }
 
@@ -76,7 +76,7 @@ fn a_field_of_http2_has_a_name_in_lower_case_and_a_value_without_control_charact
 #[test]
 fn only_a_part_of_the_head_itself_is_shared() {
     let bytes = "HTTP/1.1 200 OK\r\nX-Name: value\r\n\r\n";
-    let limits = Limits { line: 200, size: 200, count: 9 };
+    let limits = HeadLimits { line: 200, size: 200, count: 9 };
     let (_, parts) = response::read(&mut BytesMut::from(bytes), &limits, MethodKind::Other).unwrap().unwrap();
     let value = parts.headers.get("x-name").unwrap().as_bytes();
     assert_eq!(parts.headers.shared(value).as_deref(), Some(&b"value"[..]));
@@ -100,7 +100,7 @@ fn a_query_that_the_uri_has_no_room_for_is_kept_beside_it() {
 
 #[test]
 fn behind_a_broken_chunk_nothing_is_read() {
-    let mut decoder = Decoder::from(Framing::Chunked);
+    let mut decoder = BodyDecoder::from(ResponseFraming::Chunked);
     assert!(decoder.decode(&mut BytesMut::from("x\r\n")).is_err());
     assert!(decoder.decode(&mut BytesMut::from("0\r\n\r\n")).is_err());
 }
@@ -110,7 +110,7 @@ fn a_piece_that_is_not_copied_is_written_whole_with_its_framing_in_steps_of_any_
     let data = Bytes::from(vec![b'x'; 5000]);
     let whole = [b"1388\r\n", &data[..], b"\r\n0\r\n\r\n"].concat();
     for step in [1, 2, 6, 4096, 5000, 5001, 5006, 6000] {
-        let (mut out, mut encoder) = (Outbox::default(), Encoder::Chunked);
+        let (mut out, mut encoder) = (Outbox::default(), BodyEncoder::Chunked);
         out.body(&mut encoder, data.clone()).unwrap();
         assert!(!out.has_room());
         out.end(encoder, None).unwrap();
@@ -137,7 +137,10 @@ fn whether_another_message_follows_is_said_by_the_version_and_by_connection() {
         ("1.0", "Connection: Keep-Alive\r\n", true),
     ] {
         let bytes = format!("GET / HTTP/{version}\r\nHost: h\r\n{fields}\r\n");
-        let head = request::read(&mut BytesMut::from(&*bytes), &LIMITS, Target::Strict).unwrap().unwrap().0;
+        let head = request::read(&mut BytesMut::from(&*bytes), &LIMITS, TargetStrictness::Strict)
+            .unwrap()
+            .unwrap()
+            .0;
         assert_eq!(head.persists, persists, "{version} {fields}");
         let answer = |framing: &str| {
             let bytes = format!("HTTP/{version} 200 OK\r\n{framing}{fields}\r\n");
@@ -153,7 +156,10 @@ fn whether_another_message_follows_is_said_by_the_version_and_by_connection() {
 fn only_a_client_of_http_1_1_waits_for_100() {
     for (version, expects) in [("1.1", true), ("1.0", false)] {
         let bytes = format!("PUT / HTTP/{version}\r\nHost: h\r\nExpect: 100-continue\r\n\r\n");
-        let head = request::read(&mut BytesMut::from(&*bytes), &LIMITS, Target::Strict).unwrap().unwrap().0;
+        let head = request::read(&mut BytesMut::from(&*bytes), &LIMITS, TargetStrictness::Strict)
+            .unwrap()
+            .unwrap()
+            .0;
         assert_eq!(head.expects, expects, "{version}");
     }
 }
@@ -162,7 +168,7 @@ fn only_a_client_of_http_1_1_waits_for_100() {
 fn only_options_may_ask_for_no_path() {
     for (method, path) in [("OPTIONS", "*"), ("GET", "/")] {
         let bytes = format!("{method} http://h HTTP/1.1\r\nHost: h\r\n\r\n");
-        let read = request::read(&mut BytesMut::from(&*bytes), &LIMITS, Target::Strict);
+        let read = request::read(&mut BytesMut::from(&*bytes), &LIMITS, TargetStrictness::Strict);
         assert_eq!(read.unwrap().unwrap().1.uri.path(), path, "{method}");
     }
 }
@@ -172,7 +178,8 @@ fn a_method_may_have_64_bytes_and_a_length_18_digits() {
     let asked = |method: usize, length: usize| {
         let (method, length) = ("M".repeat(method), "0".repeat(length - 1) + "1");
         let bytes = format!("{method} / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
-        request::read(&mut BytesMut::from(&*bytes), &LIMITS, Target::Strict).map(|read| read.is_some())
+        request::read(&mut BytesMut::from(&*bytes), &LIMITS, TargetStrictness::Strict)
+            .map(|read| read.is_some())
     };
     assert_eq!(asked(64, 18), Ok(true));
     assert!(asked(65, 18).is_err() && asked(64, 19).is_err());
@@ -182,7 +189,7 @@ fn a_method_may_have_64_bytes_and_a_length_18_digits() {
 fn behind_a_refused_head_nothing_is_read() {
     let good = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
     for bad in ["GET / HTTP/1.1\r\n\r\n", "\r\n\r\n"] {
-        let mut reader = Reader::new(Target::Strict);
+        let mut reader = RequestReader::new(TargetStrictness::Strict);
         let refused = reader.head(&mut BytesMut::from(&*format!("{bad}{good}")), &LIMITS).map(drop);
         assert!(refused.is_err(), "{bad:?}");
         let again = reader.head(&mut BytesMut::from(good), &LIMITS).map(drop);
@@ -193,8 +200,9 @@ fn behind_a_refused_head_nothing_is_read() {
 #[test]
 fn what_is_left_of_connection_is_written_before_the_other_fields() {
     let bytes = "GET /a HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-    let (_, parts) = request::read(&mut BytesMut::from(bytes), &LIMITS, Target::Strict).unwrap().unwrap();
+    let (_, parts) =
+        request::read(&mut BytesMut::from(bytes), &LIMITS, TargetStrictness::Strict).unwrap().unwrap();
     let mut out = BytesMut::new();
-    write::request(&mut out, &parts.method, b"/a", &parts.headers, Encoder::None);
+    write::request(&mut out, &parts.method, b"/a", &parts.headers, BodyEncoder::None);
     assert_eq!(out, "GET /a HTTP/1.1\r\nConnection: upgrade\r\nHost: h\r\nUpgrade: x\r\n\r\n");
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Which kind of rule was broken. It decides the status of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FaultKind {
     /// The bytes are no valid message, or two parsers could read them differently: 400 for a request, 502 for a response.
     Invalid,
     /// The first line is longer than allowed: 414.
@@ -17,7 +17,7 @@ pub enum Kind {
 
 /// The byte that breaks a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct At {
+pub struct ForbiddenByte {
     /// The byte.
     pub byte: u8,
     /// Its position in the request's target, counted from 1.
@@ -26,30 +26,30 @@ pub struct At {
 
 /// Why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct MessageFault {
     /// Which kind of rule was broken.
-    pub kind: Kind,
+    pub kind: FaultKind,
     /// The rule, as a whole sentence that contains no part of the message.
     pub rule: &'static str,
     /// The byte that broke the rule, if a single byte did.
-    pub at: Option<At>,
+    pub at: Option<ForbiddenByte>,
 }
 
-impl Fault {
+impl MessageFault {
     #[cold]
     #[inline(never)]
     pub(crate) const fn invalid(rule: &'static str) -> Self {
-        Self { kind: Kind::Invalid, rule, at: None }
+        Self { kind: FaultKind::Invalid, rule, at: None }
     }
 
     #[cold]
     #[inline(never)]
-    pub(crate) const fn of(kind: Kind, rule: &'static str) -> Self {
+    pub(crate) const fn of(kind: FaultKind, rule: &'static str) -> Self {
         Self { kind, rule, at: None }
     }
 }
 
-impl fmt::Display for At {
+impl fmt::Display for ForbiddenByte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "byte 0x{:02X}", self.byte)?;
         if self.byte.is_ascii_graphic() {
@@ -59,11 +59,11 @@ impl fmt::Display for At {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for MessageFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.rule)?;
         self.at.map_or(Ok(()), |at| write!(f, " It is {at}."))
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for MessageFault {}

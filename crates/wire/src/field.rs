@@ -5,16 +5,16 @@ use std::ops::Range;
 use memchr::memchr;
 
 use crate::{
-    Fault, Kind,
+    FaultKind, MessageFault,
     chars::{self, TOKEN},
-    fields::{Index, Line, PLAIN},
-    header::{self, Known, UNKNOWN},
+    fields::{FieldLine, LineIndex, PLAIN},
+    header::{self, KnownName, UNKNOWN},
     scan,
 };
 
 /// Limits for one head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct HeadLimits {
     /// The most bytes of the first line.
     pub line: usize,
     /// The most bytes of all field lines together.
@@ -25,10 +25,12 @@ pub struct Limits {
 
 /// The longest name that the `http` crate accepts, in bytes.
 pub(crate) const MAX_NAME: usize = (1 << 16) - 1;
-pub(crate) const TOO_LARGE: Fault = Fault::of(Kind::FieldsTooLarge, "The headers are larger than allowed.");
-pub(crate) const TOO_MANY: Fault = Fault::of(Kind::FieldsTooLarge, "There are more headers than allowed.");
-pub(crate) const BARE_LF: Fault = Fault::invalid("A line ends in LF without CR.");
-const CONTROL: Fault = Fault::invalid("A header value has a control character (or a bare CR).");
+pub(crate) const TOO_LARGE: MessageFault =
+    MessageFault::of(FaultKind::FieldsTooLarge, "The headers are larger than allowed.");
+pub(crate) const TOO_MANY: MessageFault =
+    MessageFault::of(FaultKind::FieldsTooLarge, "There are more headers than allowed.");
+pub(crate) const BARE_LF: MessageFault = MessageFault::invalid("A line ends in LF without CR.");
+const CONTROL: MessageFault = MessageFault::invalid("A header value has a control character (or a bare CR).");
 
 /// Reads field lines from `start` up to and including the empty line that ends them. Returns where they end, or `None` while that empty
 /// line has not arrived.
@@ -40,10 +42,10 @@ pub(crate) fn fields(
     start: usize,
     max_size: usize,
     max_count: usize,
-    mut field: impl FnMut(Known, &[u8]) -> Result<(), Fault>,
-) -> Result<Option<(usize, Index)>, Fault> {
+    mut field: impl FnMut(KnownName, &[u8]) -> Result<(), MessageFault>,
+) -> Result<Option<(usize, LineIndex)>, MessageFault> {
     // Most heads have fewer than 16 lines, so the index grows once at most.
-    let mut index = Index { lines: Vec::with_capacity(16), known: 0, underscored: false };
+    let mut index = LineIndex { lines: Vec::with_capacity(16), known: 0, underscored: false };
     let mut at = start;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
@@ -64,12 +66,12 @@ pub(crate) fn fields(
             return Err(TOO_LARGE);
         }
         let value = (at + read.behind_name) as u32;
-        index.lines.push(Line {
+        index.lines.push(FieldLine {
             start: at as u32,
             value,
             end: value + read.value.len() as u32,
             name_len: read.name_len as u16,
-            known: read.known.map_or(UNKNOWN, Known::number),
+            known: read.known.map_or(UNKNOWN, KnownName::number),
             flags: if read.plain { PLAIN } else { 0 },
         });
         index.underscored |= read.underscored;
@@ -84,8 +86,8 @@ pub(crate) fn fields(
 }
 
 /// One line.
-struct Read<'a> {
-    known: Option<Known>,
+struct ParsedLine<'a> {
+    known: Option<KnownName>,
     name_len: usize,
     /// Where the value begins.
     behind_name: usize,
@@ -99,7 +101,7 @@ struct Read<'a> {
 }
 
 /// A line with a longer name is read by the slow reader.
-const LONGEST_USUAL: usize = 256;
+const MAX_USUAL_NAME: usize = 256;
 
 const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
@@ -108,10 +110,10 @@ const fn is_blank(byte: u8) -> bool {
 /// Reads the line that these bytes begin with, if it is a usual one. `None` if it contains anything unusual, or if its end has not arrived.
 #[expect(clippy::inline_always, reason = "once for each line of each head, and its result is large")]
 #[inline(always)]
-fn usual(bytes: &[u8]) -> Option<Read<'_>> {
-    let name_len = scan::first(bytes.get(..LONGEST_USUAL).unwrap_or(bytes), 0, scan::colons)?;
+fn usual(bytes: &[u8]) -> Option<ParsedLine<'_>> {
+    let name_len = scan::first(bytes.get(..MAX_USUAL_NAME).unwrap_or(bytes), 0, scan::colons)?;
     let (name, behind) = bytes.split_at_checked(name_len)?;
-    let known = Known::of(name);
+    let known = KnownName::of(name);
     let underscored = known.is_none() && !chars::all(name, &chars::USUAL_NAME);
     if known.is_none() && (name.is_empty() || !chars::all(name, &TOKEN)) {
         return None;
@@ -124,7 +126,7 @@ fn usual(bytes: &[u8]) -> Option<Read<'_>> {
     }
     let behind_name = name_len + 2;
     let len = behind_name + value.len() + 2;
-    Some(Read { known, name_len, behind_name, value, len, underscored, plain: true })
+    Some(ParsedLine { known, name_len, behind_name, value, len, underscored, plain: true })
 }
 
 /// The position of the first control character other than HTAB.
@@ -142,7 +144,12 @@ fn end_of(bytes: &[u8]) -> Option<usize> {
 
 /// Reads any line that these bytes begin with, or says which rule it breaks. `None` while its end has not arrived.
 #[cold]
-fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Result<Option<Read<'_>>, Fault> {
+fn unusual(
+    bytes: &[u8],
+    max_size: usize,
+    max_count: usize,
+    count: usize,
+) -> Result<Option<ParsedLine<'_>>, MessageFault> {
     let Some(end) = memchr(b'\n', bytes) else { return Ok(None) };
     // As `fields` says of a line whose end is not there yet: in pieces it is refused for the same reason.
     if end > max_size + 2 {
@@ -161,18 +168,18 @@ fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Res
         return Err(TOO_LARGE);
     }
     let name = line.get(..colon).unwrap_or_default();
-    let known = Known::of(name);
+    let known = KnownName::of(name);
     // RFC 9110 section 5.6.3 says that a recipient removes the tab. nginx and llhttp refuse such a field, and other parsers ignore it: a
     // proxy in front of attache may have seen another end of the message, or another host.
     let decides = matches!(known, Some(header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::HOST));
     let before = line.get(colon..value.start).unwrap_or_default();
     let behind = line.get(value.end..).unwrap_or_default();
     if decides && (before.contains(&b'\t') || behind.contains(&b'\t')) {
-        return Err(Fault::invalid(
+        return Err(MessageFault::invalid(
             "A field that says where the message ends or goes has a tab around its value.",
         ));
     }
-    Ok(Some(Read {
+    Ok(Some(ParsedLine {
         known,
         name_len: colon,
         behind_name: value.start,
@@ -184,9 +191,9 @@ fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Res
 }
 
 /// The positions of the colon and of the value.
-fn split(line: &[u8]) -> Result<(usize, Range<usize>), Fault> {
+fn split(line: &[u8]) -> Result<(usize, Range<usize>), MessageFault> {
     let Some(colon) = line.iter().position(|b| !TOKEN[usize::from(*b)]) else {
-        return Err(Fault::invalid("A header line has no colon."));
+        return Err(MessageFault::invalid("A header line has no colon."));
     };
     if colon == 0 || line.get(colon) != Some(&b':') {
         return Err(bad_name(colon, line.get(colon)));
@@ -209,8 +216,8 @@ pub(crate) fn has_control(value: &[u8]) -> bool {
 }
 
 #[cold]
-fn bad_name(at: usize, byte: Option<&u8>) -> Fault {
-    Fault::invalid(match (at, byte) {
+fn bad_name(at: usize, byte: Option<&u8>) -> MessageFault {
+    MessageFault::invalid(match (at, byte) {
         (0, Some(b' ' | b'\t')) => "A header is folded over two lines.",
         (0, _) => "A header has no name.",
         (_, Some(b' ' | b'\t')) => "There is whitespace between a header's name and its colon.",
@@ -245,7 +252,7 @@ mod tests {
             let bytes = [known.as_bytes(), name.as_bytes(), middle.as_bytes(), &value, end.as_bytes(), behind.as_bytes()].concat();
             if let Some(fast) = usual(&bytes) {
                 let slow = unusual(&bytes, 1000, 10, 0).unwrap().unwrap();
-                let place = |read: &Read<'_>| (read.known, read.name_len, read.behind_name, read.len, read.underscored);
+                let place = |read: &ParsedLine<'_>| (read.known, read.name_len, read.behind_name, read.len, read.underscored);
                 prop_assert_eq!(place(&fast), place(&slow));
                 prop_assert_eq!(fast.value, slow.value);
                 let line = [&bytes[..fast.name_len], b": ", fast.value, b"\r\n"].concat();

@@ -1,13 +1,13 @@
 //! The names of fields that attache uses itself or that most messages contain. Each has a small number.
 //!
 //! The reader looks a name up once, by its length and a few comparisons of eight bytes. From then on it is compared by its number
-//! ([`Known`]). A name that isn't in the list is compared by its bytes, without case. Nothing is hashed.
+//! ([`KnownName`]). A name that isn't in the list is compared by its bytes, without case. Nothing is hashed.
 
 use http::HeaderName;
 
 /// A field name of the list below.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Known(u8);
+pub struct KnownName(u8);
 
 /// The number of a name that is not in the list.
 pub(crate) const UNKNOWN: u8 = u8::MAX;
@@ -20,7 +20,7 @@ macro_rules! known {
 
         $(
             #[doc = concat!("`", $name, "`")]
-            pub const $constant: Known = Known(Number::$constant as u8);
+            pub const $constant: KnownName = KnownName(Number::$constant as u8);
         )*
 
         const TEXTS: &[&str] = &[$($name),*];
@@ -114,7 +114,7 @@ const COUNT: usize = TEXTS.len();
 // A set of names is stored as the bits of one `u128`.
 const _: () = assert!(COUNT <= 128);
 
-impl Known {
+impl KnownName {
     /// The name in lower case.
     pub const fn as_str(self) -> &'static str {
         TEXTS[self.0 as usize]
@@ -173,7 +173,7 @@ fn words(name: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// A name of the list.
-struct Key {
+struct NameKey {
     first: u64,
     last: u64,
     len: usize,
@@ -185,8 +185,8 @@ const fn mask(word: u64) -> u64 {
     !((word & 0x4040_4040_4040_4040) >> 1)
 }
 
-static KEYS: [Key; COUNT] = {
-    let mut keys = [const { Key { first: 0, last: 0, len: 0 } }; COUNT];
+static KEYS: [NameKey; COUNT] = {
+    let mut keys = [const { NameKey { first: 0, last: 0, len: 0 } }; COUNT];
     let mut number = 0;
     while number < COUNT {
         let text = TEXTS[number].as_bytes();
@@ -199,7 +199,7 @@ static KEYS: [Key; COUNT] = {
             }
             i += 1;
         }
-        keys[number] = Key { first, last: if text.len() >= 8 { last } else { first }, len: text.len() };
+        keys[number] = NameKey { first, last: if text.len() >= 8 { last } else { first }, len: text.len() };
         number += 1;
     }
     keys
@@ -263,7 +263,7 @@ pub struct KnownSet(u128);
 
 impl KnownSet {
     /// The set of these names.
-    pub const fn of(names: &[Known]) -> Self {
+    pub const fn of(names: &[KnownName]) -> Self {
         let (mut bits, mut at) = (0, 0);
         while at < names.len() {
             bits |= names[at].bit();
@@ -277,19 +277,19 @@ impl KnownSet {
     }
 }
 
-impl From<Known> for HeaderName {
-    fn from(known: Known) -> Self {
+impl From<KnownName> for HeaderName {
+    fn from(known: KnownName) -> Self {
         known.to_header_name()
     }
 }
 
-impl std::fmt::Debug for Known {
+impl std::fmt::Debug for KnownName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl std::fmt::Display for Known {
+impl std::fmt::Display for KnownName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
@@ -330,18 +330,18 @@ mod tests {
     #[test]
     fn a_known_name_is_found_in_any_case_and_is_the_crate_s_own() {
         for (number, text) in TEXTS.iter().enumerate() {
-            let known = Known::of(text.as_bytes()).unwrap();
+            let known = KnownName::of(text.as_bytes()).unwrap();
             assert_eq!(usize::from(known.0), number);
             assert_eq!(known.to_header_name().as_str(), *text);
-            assert_eq!(Known::of(text.to_ascii_uppercase().as_bytes()), Some(known));
+            assert_eq!(KnownName::of(text.to_ascii_uppercase().as_bytes()), Some(known));
             for at in 0..text.len() {
                 let mut other = text.as_bytes().to_vec();
                 other[at] ^= 1;
-                assert_ne!(Known::of(&other), Some(known), "byte {at} of {text}");
+                assert_ne!(KnownName::of(&other), Some(known), "byte {at} of {text}");
             }
         }
         for name in ["", "x", "hosts", "x-request-ie", "content-lengtH1", "host\r", "x\rrequest-id"] {
-            assert_eq!(Known::of(name.as_bytes()), None, "{name}");
+            assert_eq!(KnownName::of(name.as_bytes()), None, "{name}");
         }
     }
 

@@ -11,7 +11,7 @@
 //! - [`proxy_protocol`] reads and writes the header that a connection may begin with.
 //! - [`write`] writes heads for the next hop, with the field names as the sender spelt them.
 //!
-//! If two parsers could read a message differently, it is refused (a [`Fault`]) or rewritten into one form. This is true for requests and
+//! If two parsers could read a message differently, it is refused (a [`MessageFault`]) or rewritten into one form. This is true for requests and
 //! for responses.
 
 pub mod body;
@@ -38,9 +38,9 @@ mod tests;
 mod value;
 pub mod write;
 
-pub use fault::{At, Fault, Kind};
-pub use field::Limits;
-pub use fields::{FieldName, FieldValue, Fields, GetAll, InvalidValue, Iter, Name, Value};
-pub use header::{Known, KnownSet};
+pub use fault::{FaultKind, ForbiddenByte, MessageFault};
+pub use field::HeadLimits;
+pub use fields::{FieldName, FieldValue, Fields, GetAll, InvalidValue, Iter, NameRef, ValueRef};
+pub use header::{KnownName, KnownSet};
 pub use line::decimal;
-pub use message::{Protocol, RawQuery, Request, RequestHead, Response, ResponseHead, path_and_query};
+pub use message::{ConnectProtocol, RawQuery, Request, RequestHead, Response, ResponseHead, path_and_query};

@@ -24,7 +24,7 @@ pub struct RequestHead {
     /// The query as the client sent it, if the URI can't hold it.
     pub raw_query: Option<RawQuery>,
     /// `:protocol` of an extended CONNECT (RFC 8441).
-    pub protocol: Option<Protocol>,
+    pub protocol: Option<ConnectProtocol>,
 }
 
 impl Default for RequestHead {
@@ -250,9 +250,9 @@ impl<B> From<Response<B>> for http::Response<B> {
 
 /// What an extended CONNECT asks for (RFC 8441 section 4).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Protocol(Cow<'static, str>);
+pub struct ConnectProtocol(Cow<'static, str>);
 
-impl Protocol {
+impl ConnectProtocol {
     /// A protocol that attache itself names.
     pub const fn from_static(name: &'static str) -> Self {
         Self(Cow::Borrowed(name))
@@ -264,13 +264,13 @@ impl Protocol {
     }
 }
 
-impl From<&str> for Protocol {
+impl From<&str> for ConnectProtocol {
     fn from(name: &str) -> Self {
         Self(Cow::Owned(name.to_owned()))
     }
 }
 
-impl fmt::Display for Protocol {
+impl fmt::Display for ConnectProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -15,7 +15,7 @@ const FULL: usize = 16 << 10;
 
 /// How a body is framed when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoder {
+pub enum BodyEncoder {
     /// There is no body, whatever the head says.
     None,
     /// So many bytes are still to come.
@@ -77,18 +77,18 @@ impl Outbox {
     ///
     /// # Errors
     /// The piece is longer than the head promised. No part of it is added.
-    pub fn body(&mut self, encoder: &mut Encoder, data: Bytes) -> Result<(), WrongLength> {
+    pub fn body(&mut self, encoder: &mut BodyEncoder, data: Bytes) -> Result<(), WrongLength> {
         if data.is_empty() {
             return Ok(());
         }
         match encoder {
-            Encoder::None => return Err(WrongLength),
-            Encoder::UntilEnd => {}
-            Encoder::Length(left) => {
+            BodyEncoder::None => return Err(WrongLength),
+            BodyEncoder::UntilEnd => {}
+            BodyEncoder::Length(left) => {
                 let Some(rest) = left.checked_sub(data.len() as u64) else { return Err(WrongLength) };
                 *left = rest;
             }
-            Encoder::Chunked => {
+            BodyEncoder::Chunked => {
                 let mut line = [0; 18];
                 let mut rest = &mut line[..];
                 let _ = write!(rest, "{:x}\r\n", data.len());
@@ -96,7 +96,7 @@ impl Outbox {
                 self.flat.extend_from_slice(&line[..used]);
             }
         }
-        let tail: &'static [u8] = if *encoder == Encoder::Chunked { b"\r\n" } else { b"" };
+        let tail: &'static [u8] = if *encoder == BodyEncoder::Chunked { b"\r\n" } else { b"" };
         if data.len() <= SMALL {
             self.flat.extend_from_slice(&data);
             self.flat.extend_from_slice(tail);
@@ -110,11 +110,11 @@ impl Outbox {
     ///
     /// # Errors
     /// The body was shorter than the head promised.
-    pub fn end(&mut self, encoder: Encoder, trailers: Option<&HeaderMap>) -> Result<(), WrongLength> {
+    pub fn end(&mut self, encoder: BodyEncoder, trailers: Option<&HeaderMap>) -> Result<(), WrongLength> {
         match encoder {
-            Encoder::None | Encoder::UntilEnd | Encoder::Length(0) => Ok(()),
-            Encoder::Length(_) => Err(WrongLength),
-            Encoder::Chunked => {
+            BodyEncoder::None | BodyEncoder::UntilEnd | BodyEncoder::Length(0) => Ok(()),
+            BodyEncoder::Length(_) => Err(WrongLength),
+            BodyEncoder::Chunked => {
                 if let Some(trailers) = trailers {
                     let out = self.settled();
                     out.extend_from_slice(b"0\r\n");

@@ -10,18 +10,18 @@ use http::{Method, Uri, Version, uri::PathAndQuery};
 use memchr::{memchr, memrchr};
 
 use crate::{
-    At, Fault, Fields, Kind, Limits, RawQuery, RequestHead,
+    FaultKind, Fields, ForbiddenByte, HeadLimits, MessageFault, RawQuery, RequestHead,
     chars::{self, HOST, PATH, QUERY, TOKEN},
     field::{self, BARE_LF},
-    fields::Index,
-    header::{self, Known},
+    fields::LineIndex,
+    header::{self, KnownName},
     message::{encoded, needs_encoding, uri_of},
-    value::{self, Connection},
+    value::{self, ConnectionOptions},
 };
 
 /// How a body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub enum RequestFraming {
     /// There is no body.
     None,
     /// By its length in bytes.
@@ -32,7 +32,7 @@ pub enum Framing {
 
 /// What to do with raw UTF-8 in a target. No RFC allows it, and some clients send it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Target {
+pub enum TargetStrictness {
     /// Refuse it.
     #[default]
     Strict,
@@ -42,7 +42,7 @@ pub enum Target {
 
 /// What is known of a valid head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct ParsedRequest {
     /// Its length in bytes, with the empty line that ends it.
     pub len: usize,
     /// The position of the method.
@@ -52,7 +52,7 @@ pub struct Head {
     /// The version is HTTP/1.1, or a later HTTP/1, which counts as 1.1 (RFC 9110 section 2.5). Otherwise it is HTTP/1.0.
     pub http11: bool,
     /// How its body is framed.
-    pub framing: Framing,
+    pub framing: RequestFraming,
     /// The bytes after this message may be another protocol: it is a CONNECT, or it asks for an `Upgrade`.
     pub may_switch: bool,
     /// Another request may follow on this connection.
@@ -63,10 +63,12 @@ pub struct Head {
     pub takes_trailers: bool,
 }
 
-const TOO_LONG: Fault = Fault::of(Kind::LineTooLong, "The request line is longer than allowed.");
+const TOO_LONG: MessageFault =
+    MessageFault::of(FaultKind::LineTooLong, "The request line is longer than allowed.");
 /// The most bytes of a method. The longest registered method has 17 bytes.
 const MAX_METHOD: usize = 64;
-const FORM: Fault = Fault::invalid("The request's target has a form that its method does not allow.");
+const FORM: MessageFault =
+    MessageFault::invalid("The request's target has a form that its method does not allow.");
 const BYTE: &str = "The request's target has a byte that is not allowed there; write it percent-encoded.";
 
 /// Takes the head off the front of the buffer; `None` while its end has not arrived.
@@ -75,16 +77,20 @@ const BYTE: &str = "The request's target has a byte that is not allowed there; w
 /// The rule that was broken. Nothing after the head can be trusted.
 pub fn read(
     buf: &mut BytesMut,
-    limits: &Limits,
-    target: Target,
-) -> Result<Option<(Head, Rc<RequestHead>)>, Fault> {
+    limits: &HeadLimits,
+    target: TargetStrictness,
+) -> Result<Option<(ParsedRequest, Rc<RequestHead>)>, MessageFault> {
     let Some((head, index)) = parse(buf, limits, target)? else { return Ok(None) };
     let bytes = buf.split_to(head.len).freeze();
     let message = message(&head, bytes, index)?;
     Ok(Some((head, message)))
 }
 
-fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, Index)>, Fault> {
+fn parse(
+    bytes: &[u8],
+    limits: &HeadLimits,
+    target: TargetStrictness,
+) -> Result<Option<(ParsedRequest, LineIndex)>, MessageFault> {
     // Bytes that can't be a request are refused at once, without waiting for the end of the line.
     let method = check_method(bytes)?;
     let Some(end) = memchr(b'\n', bytes) else {
@@ -100,15 +106,15 @@ fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, 
     if line.len() > limits.line {
         return Err(TOO_LONG);
     }
-    let Line { connect, http11, target } = request_line(line, method, target)?;
+    let RequestLine { connect, http11, target } = request_line(line, method, target)?;
 
-    let mut seen = HeadFields::default();
-    let field = |name: Known, value: &[u8]| seen.field(name, value);
+    let mut seen = RequestFramingFields::default();
+    let field = |name: KnownName, value: &[u8]| seen.field(name, value);
     let Some((len, index)) = field::fields(bytes, end + 1, limits.size, limits.count, field)? else {
         return Ok(None);
     };
     let framing = seen.framing(connect, http11)?;
-    let head = Head {
+    let head = ParsedRequest {
         len,
         method: 0..method,
         target,
@@ -124,19 +130,19 @@ fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, 
 
 /// What the fields that decide the framing say.
 #[derive(Default)]
-struct HeadFields {
+struct RequestFramingFields {
     hosts: u32,
     length: Option<u64>,
     codings: Codings,
     upgrade: bool,
     expects: bool,
     takes_trailers: bool,
-    connection: Connection,
+    connection: ConnectionOptions,
 }
 
-impl HeadFields {
+impl RequestFramingFields {
     #[inline]
-    fn field(&mut self, name: Known, value: &[u8]) -> Result<(), Fault> {
+    fn field(&mut self, name: KnownName, value: &[u8]) -> Result<(), MessageFault> {
         match name {
             header::TE => {
                 self.takes_trailers |= value::elements(value).any(|te| te.eq_ignore_ascii_case(b"trailers"));
@@ -144,7 +150,7 @@ impl HeadFields {
             header::HOST => {
                 self.hosts += 1;
                 if !chars::all(value, &HOST) {
-                    return Err(Fault::invalid(
+                    return Err(MessageFault::invalid(
                         "The Host header has a character that is not allowed in hosts.",
                     ));
                 }
@@ -156,9 +162,9 @@ impl HeadFields {
             header::CONNECTION => self.connection.add(value),
             header::CONTENT_LENGTH => {
                 let length = value::number(value)
-                    .ok_or(Fault::invalid("The Content-Length is not one decimal number."))?;
+                    .ok_or(MessageFault::invalid("The Content-Length is not one decimal number."))?;
                 if self.length.replace(length).is_some() {
-                    return Err(Fault::invalid("There is more than one Content-Length."));
+                    return Err(MessageFault::invalid("There is more than one Content-Length."));
                 }
             }
             header::TRANSFER_ENCODING => {
@@ -173,43 +179,45 @@ impl HeadFields {
         Ok(())
     }
 
-    fn framing(&self, connect: bool, http11: bool) -> Result<Framing, Fault> {
+    fn framing(&self, connect: bool, http11: bool) -> Result<RequestFraming, MessageFault> {
         if self.codings != Codings::None {
             self.check_codings(http11)?;
         }
         if self.hosts > 1 {
-            return Err(Fault::invalid("There is more than one Host header."));
+            return Err(MessageFault::invalid("There is more than one Host header."));
         }
         if self.hosts == 0 && http11 {
-            return Err(Fault::invalid("There is no Host header."));
+            return Err(MessageFault::invalid("There is no Host header."));
         }
         let framing = match self.length {
-            _ if self.codings == Codings::Chunked => Framing::Chunked,
-            Some(0) | None => Framing::None,
-            Some(n) => Framing::Length(n),
+            _ if self.codings == Codings::Chunked => RequestFraming::Chunked,
+            Some(0) | None => RequestFraming::None,
+            Some(n) => RequestFraming::Length(n),
         };
-        if connect && framing != Framing::None {
+        if connect && framing != RequestFraming::None {
             // RFC 9110 section 9.3.6: content has no meaning here, and its bytes could be taken for bytes of the tunnel.
-            return Err(Fault::invalid("A CONNECT has a body."));
+            return Err(MessageFault::invalid("A CONNECT has a body."));
         }
         Ok(framing)
     }
 
-    fn check_codings(&self, http11: bool) -> Result<(), Fault> {
+    fn check_codings(&self, http11: bool) -> Result<(), MessageFault> {
         if !http11 {
-            return Err(Fault::invalid("HTTP/1.0 has no Transfer-Encoding."));
+            return Err(MessageFault::invalid("HTTP/1.0 has no Transfer-Encoding."));
         }
         if self.length.is_some() {
-            return Err(Fault::invalid("There is a Content-Length together with a Transfer-Encoding."));
+            return Err(MessageFault::invalid(
+                "There is a Content-Length together with a Transfer-Encoding.",
+            ));
         }
         match self.codings {
             Codings::None | Codings::Chunked => Ok(()),
-            Codings::OthersAndChunked => Err(Fault::of(
-                Kind::UnknownCoding,
+            Codings::OthersAndChunked => Err(MessageFault::of(
+                FaultKind::UnknownCoding,
                 "The Transfer-Encoding names a coding other than `chunked`, which attache does not implement.",
             )),
             Codings::Others | Codings::Bad => {
-                Err(Fault::invalid("The Transfer-Encoding is not exactly `chunked`."))
+                Err(MessageFault::invalid("The Transfer-Encoding is not exactly `chunked`."))
             }
         }
     }
@@ -253,60 +261,59 @@ impl Codings {
 
 /// Which other protocol a client speaks, if its first bytes show that.
 #[cold]
-pub(crate) fn another_protocol(bytes: &[u8]) -> Option<Fault> {
+pub(crate) fn another_protocol(bytes: &[u8]) -> Option<MessageFault> {
     /// The signature of version 2 of the PROXY protocol, without the line ends at its beginning.
     const PROXY: &[u8] = b"\0\r\nQUIT\n";
     match bytes {
         [b'P', b'R', b'O', b'X', b'Y', b' ', ..] => Some(UNEXPECTED_PROXY),
         _ if bytes.starts_with(PROXY) => Some(UNEXPECTED_PROXY),
         // RFC 1928 section 3: the version, a number of methods, and as many methods. SOCKS4: the version, a command, a port.
-        [5, 1..=8, ..] | [4, 1 | 2, _, _, ..] => Some(Fault::invalid(
+        [5, 1..=8, ..] | [4, 1 | 2, _, _, ..] => Some(MessageFault::invalid(
             "The client speaks SOCKS: give it this proxy's address with `http://` in place of `socks://`.",
         )),
         _ => None,
     }
 }
 
-const UNEXPECTED_PROXY: Fault = Fault::invalid(
+const UNEXPECTED_PROXY: MessageFault = MessageFault::invalid(
     "The connection begins with a PROXY protocol header, which only a listener with `proxy_protocol` accepts.",
 );
 
 /// Checks the bytes of the method that have arrived. Returns the method's length.
-fn check_method(bytes: &[u8]) -> Result<usize, Fault> {
+fn check_method(bytes: &[u8]) -> Result<usize, MessageFault> {
     let window = bytes.get(..bytes.len().min(MAX_METHOD + 1)).unwrap_or_default();
     match window.iter().position(|b| !TOKEN[usize::from(*b)]) {
-        Some(0) => {
-            Err(another_protocol(bytes)
-                .unwrap_or(Fault::invalid("The request does not begin with a method.")))
-        }
+        Some(0) => Err(another_protocol(bytes)
+            .unwrap_or(MessageFault::invalid("The request does not begin with a method."))),
         Some(n) if window.get(n) != Some(&b' ') => {
-            Err(Fault::invalid("The method has a character that is not allowed in methods."))
+            Err(MessageFault::invalid("The method has a character that is not allowed in methods."))
         }
-        None if window.len() > MAX_METHOD => Err(Fault::invalid("The method is longer than 64 bytes.")),
+        None if window.len() > MAX_METHOD => {
+            Err(MessageFault::invalid("The method is longer than 64 bytes."))
+        }
         Some(n) => Ok(n),
         None => Ok(window.len()),
     }
 }
 
-struct Line {
+struct RequestLine {
     connect: bool,
     http11: bool,
     target: Range<usize>,
 }
 
 /// Parses a request line whose method has been checked.
-fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Fault> {
-    const SHAPE: Fault =
-        Fault::invalid("The request line is not `METHOD TARGET VERSION` with single spaces.");
+fn request_line(line: &[u8], method: usize, policy: TargetStrictness) -> Result<RequestLine, MessageFault> {
+    const SHAPE: MessageFault =
+        MessageFault::invalid("The request line is not `METHOD TARGET VERSION` with single spaces.");
     let last = memrchr(b' ', line).filter(|last| *last > method).ok_or(SHAPE)?;
     let version = line.get(last + 1..).unwrap_or_default();
     let http11 = match version {
         b"HTTP/1.0" => false,
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => true,
         _ => {
-            return Err(
-                another_protocol(line).unwrap_or(Fault::invalid("The version is not HTTP/1.1 or HTTP/1.0."))
-            );
+            return Err(another_protocol(line)
+                .unwrap_or(MessageFault::invalid("The version is not HTTP/1.1 or HTTP/1.0.")));
         }
     };
     let range = method + 1..last;
@@ -325,14 +332,14 @@ fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Faul
         }),
         None => false,
     };
-    if good { Ok(Line { connect, http11, target: range }) } else { Err(FORM) }
+    if good { Ok(RequestLine { connect, http11, target: range }) } else { Err(FORM) }
 }
 
 /// Checks the bytes of an HTTP/2 request's `:path`, by the rules for an HTTP/1 target.
 ///
 /// # Errors
 /// A byte that a target may not have.
-pub fn check_path(head: &RequestHead, policy: Target) -> Result<(), Fault> {
+pub fn check_path(head: &RequestHead, policy: TargetStrictness) -> Result<(), MessageFault> {
     let Some(path) = head.uri.path_and_query() else { return Ok(()) };
     match head.raw_query.as_ref().and_then(|raw| raw.target(path)) {
         // One allocation, for the few queries that a URI can't hold.
@@ -341,7 +348,7 @@ pub fn check_path(head: &RequestHead, policy: Target) -> Result<(), Fault> {
     }
 }
 
-fn check_target(target: &[u8], policy: Target) -> Result<(), Fault> {
+fn check_target(target: &[u8], policy: TargetStrictness) -> Result<(), MessageFault> {
     let question = memchr(b'?', target).unwrap_or(target.len());
     let (path, query) = target.split_at_checked(question).unwrap_or_default();
     let at =
@@ -354,12 +361,21 @@ fn check_target(target: &[u8], policy: Target) -> Result<(), Fault> {
 
 /// Handles a target whose first unusual byte is at `at`.
 #[cold]
-fn unusual_target(target: &[u8], at: usize, question: usize, policy: Target) -> Result<(), Fault> {
+fn unusual_target(
+    target: &[u8],
+    at: usize,
+    question: usize,
+    policy: TargetStrictness,
+) -> Result<(), MessageFault> {
     let refused = |at: usize| {
         let byte = target.get(at).copied().unwrap_or_default();
-        Err(Fault { kind: Kind::Invalid, rule: BYTE, at: Some(At { byte, position: at as u32 + 1 }) })
+        Err(MessageFault {
+            kind: FaultKind::Invalid,
+            rule: BYTE,
+            at: Some(ForbiddenByte { byte, position: at as u32 + 1 }),
+        })
     };
-    if policy == Target::Strict {
+    if policy == TargetStrictness::Strict {
         return refused(at);
     }
     let allowed = |(at, byte): (usize, &u8)| {
@@ -375,14 +391,16 @@ fn unusual_target(target: &[u8], at: usize, question: usize, policy: Target) -> 
     }
 }
 
-const TARGET: Fault = Fault::invalid("The request's target has a form that its method does not allow.");
-const METHOD: Fault = Fault::invalid("The method has a character that is not allowed in methods.");
+const TARGET: MessageFault =
+    MessageFault::invalid("The request's target has a form that its method does not allow.");
+const METHOD: MessageFault =
+    MessageFault::invalid("The method has a character that is not allowed in methods.");
 
 /// The head of a request that was read. Its bytes are shared, not copied.
 ///
 /// # Errors
 /// [`Uri`] can't hold the target.
-fn message(head: &Head, bytes: Bytes, index: Index) -> Result<Rc<RequestHead>, Fault> {
+fn message(head: &ParsedRequest, bytes: Bytes, index: LineIndex) -> Result<Rc<RequestHead>, MessageFault> {
     let method = method(bytes.get(head.method.clone()).unwrap_or_default())?;
     let target = bytes.slice(head.target.clone());
     let no_path = method == Method::OPTIONS && has_no_path(&target);
@@ -418,7 +436,7 @@ fn has_no_path(target: &[u8]) -> bool {
     authority.is_some_and(|authority| !authority.iter().any(|b| matches!(b, b'/' | b'?')))
 }
 
-fn method(bytes: &[u8]) -> Result<Method, Fault> {
+fn method(bytes: &[u8]) -> Result<Method, MessageFault> {
     match bytes {
         b"GET" => Ok(Method::GET),
         _ => Method::from_bytes(bytes).map_err(|_| METHOD),
@@ -430,7 +448,7 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::server::Reader;
+    use crate::server::RequestReader;
 
     #[test]
     fn a_client_of_another_protocol_is_told_so() {
@@ -443,8 +461,8 @@ mod tests {
             (b"\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", "empty lines"),
             (b"PROXYFIND / HTTP/2\r\nHost: h\r\n\r\n", "version"),
         ] {
-            let limits = Limits { line: 8192, size: 8192, count: 100 };
-            let head = Reader::new(Target::Strict).head(&mut BytesMut::from(bytes), &limits);
+            let limits = HeadLimits { line: 8192, size: 8192, count: 100 };
+            let head = RequestReader::new(TargetStrictness::Strict).head(&mut BytesMut::from(bytes), &limits);
             let fault = head.map(drop).unwrap_err();
             assert!(fault.rule.contains(rule), "{fault:?}");
         }

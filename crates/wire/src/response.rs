@@ -11,16 +11,16 @@ use http::{StatusCode, Version};
 use memchr::memchr;
 
 use crate::{
-    Fault, Fields, Limits, ResponseHead,
+    Fields, HeadLimits, MessageFault, ResponseHead,
     field::{self, BARE_LF},
-    fields::Index,
-    header::{self, CONTENT_LENGTH, Known},
-    value::{self, Connection},
+    fields::LineIndex,
+    header::{self, CONTENT_LENGTH, KnownName},
+    value::{self, ConnectionOptions},
 };
 
 /// How the body of a response is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub enum ResponseFraming {
     /// There is no body.
     None,
     /// By its length in bytes.
@@ -44,7 +44,7 @@ pub enum MethodKind {
 
 /// What is known of a valid head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct ParsedResponse {
     /// Its length in bytes, with the empty line that ends it.
     pub len: usize,
     /// The status.
@@ -54,7 +54,7 @@ pub struct Head {
     /// The version is HTTP/1.1 or a later HTTP/1. Otherwise it is HTTP/1.0.
     pub http11: bool,
     /// How its body is framed.
-    pub framing: Framing,
+    pub framing: ResponseFraming,
     /// The one length that all `Content-Length` lines mean.
     pub length: Option<u64>,
     /// The `Content-Length` lines must not be passed on as they are. [`length`](Self::length) replaces them; for a chunked body nothing
@@ -64,11 +64,14 @@ pub struct Head {
     pub persists: bool,
 }
 
-const LINE: Fault = Fault::invalid("The response does not begin with `HTTP/1.x STATUS REASON`.");
-const TOO_LONG: Fault = Fault::invalid("The response's status line is longer than allowed.");
-const LENGTH: Fault = Fault::invalid("The response's Content-Length is not one decimal number.");
-const LENGTHS: Fault = Fault::invalid("The response has Content-Length headers that differ.");
-const CODING: Fault = Fault::invalid("The response's Transfer-Encoding is not exactly `chunked`.");
+const LINE: MessageFault =
+    MessageFault::invalid("The response does not begin with `HTTP/1.x STATUS REASON`.");
+const TOO_LONG: MessageFault = MessageFault::invalid("The response's status line is longer than allowed.");
+const LENGTH: MessageFault =
+    MessageFault::invalid("The response's Content-Length is not one decimal number.");
+const LENGTHS: MessageFault = MessageFault::invalid("The response has Content-Length headers that differ.");
+const CODING: MessageFault =
+    MessageFault::invalid("The response's Transfer-Encoding is not exactly `chunked`.");
 
 /// Takes the head off the front of the buffer; `None` while its end has not arrived.
 ///
@@ -76,16 +79,20 @@ const CODING: Fault = Fault::invalid("The response's Transfer-Encoding is not ex
 /// The rule that was broken. Nothing else on this connection can be trusted.
 pub fn read(
     buf: &mut BytesMut,
-    limits: &Limits,
+    limits: &HeadLimits,
     asked: MethodKind,
-) -> Result<Option<(Head, Box<ResponseHead>)>, Fault> {
+) -> Result<Option<(ParsedResponse, Box<ResponseHead>)>, MessageFault> {
     let Some((head, index)) = parse(buf, limits, asked)? else { return Ok(None) };
     let bytes = buf.split_to(head.len).freeze();
     let message = message(&head, bytes, index)?;
     Ok(Some((head, message)))
 }
 
-fn parse(bytes: &[u8], limits: &Limits, asked: MethodKind) -> Result<Option<(Head, Index)>, Fault> {
+fn parse(
+    bytes: &[u8],
+    limits: &HeadLimits,
+    asked: MethodKind,
+) -> Result<Option<(ParsedResponse, LineIndex)>, MessageFault> {
     const BEGIN: &[u8] = b"HTTP/1.";
     let there = bytes.len().min(BEGIN.len());
     if bytes.get(..there) != BEGIN.get(..there) {
@@ -104,26 +111,26 @@ fn parse(bytes: &[u8], limits: &Limits, asked: MethodKind) -> Result<Option<(Hea
         return Err(TOO_LONG);
     }
     let (status, http11, reason) = status_line(line)?;
-    let mut seen = HeadFields::default();
-    let field = |name: Known, value: &[u8]| seen.field(name, value);
+    let mut seen = ResponseFramingFields::default();
+    let field = |name: KnownName, value: &[u8]| seen.field(name, value);
     let Some((len, index)) = field::fields(bytes, end + 1, limits.size, limits.count, field)? else {
         return Ok(None);
     };
     if seen.chunked && !http11 {
-        return Err(Fault::invalid("The response is HTTP/1.0 and has a Transfer-Encoding."));
+        return Err(MessageFault::invalid("The response is HTTP/1.0 and has a Transfer-Encoding."));
     }
     let bodiless = matches!(status, 100..=199 | 204 | 304)
         || asked == MethodKind::Head
         || (asked == MethodKind::Connect && (200..300).contains(&status));
     let framing = match seen.length {
-        _ if bodiless => Framing::None,
-        _ if seen.chunked => Framing::Chunked,
-        Some(0) => Framing::None,
-        Some(n) => Framing::Length(n),
-        None => Framing::UntilEnd,
+        _ if bodiless => ResponseFraming::None,
+        _ if seen.chunked => ResponseFraming::Chunked,
+        Some(0) => ResponseFraming::None,
+        Some(n) => ResponseFraming::Length(n),
+        None => ResponseFraming::UntilEnd,
     };
-    let persists = seen.connection.persists(http11) && framing != Framing::UntilEnd;
-    let head = Head {
+    let persists = seen.connection.persists(http11) && framing != ResponseFraming::UntilEnd;
+    let head = ParsedResponse {
         len,
         status,
         reason,
@@ -137,16 +144,16 @@ fn parse(bytes: &[u8], limits: &Limits, asked: MethodKind) -> Result<Option<(Hea
 }
 
 #[derive(Default)]
-struct HeadFields {
+struct ResponseFramingFields {
     length: Option<u64>,
     folded: bool,
     chunked: bool,
-    connection: Connection,
+    connection: ConnectionOptions,
 }
 
-impl HeadFields {
+impl ResponseFramingFields {
     #[inline]
-    fn field(&mut self, name: Known, value: &[u8]) -> Result<(), Fault> {
+    fn field(&mut self, name: KnownName, value: &[u8]) -> Result<(), MessageFault> {
         match name {
             header::CONNECTION => self.connection.add(value),
             header::CONTENT_LENGTH => {
@@ -171,7 +178,7 @@ impl HeadFields {
 
     /// Takes equal lengths, in one line or several, as one (RFC 9110 section 8.6).
     #[cold]
-    fn fold(&mut self, value: &[u8]) -> Result<(), Fault> {
+    fn fold(&mut self, value: &[u8]) -> Result<(), MessageFault> {
         self.folded = true;
         for element in value.split(|b| *b == b',') {
             let length = value::number(value::trim(element)).ok_or(LENGTH)?;
@@ -183,7 +190,7 @@ impl HeadFields {
     }
 }
 
-fn status_line(line: &[u8]) -> Result<(u16, bool, Range<usize>), Fault> {
+fn status_line(line: &[u8]) -> Result<(u16, bool, Range<usize>), MessageFault> {
     // `HTTP/1.x `, three digits, and a reason phrase. The phrase may be missing together with its space; clients have always accepted that.
     let [_, _, _, _, _, _, _, minor, b' ', a, b, c, rest @ ..] = line else { return Err(LINE) };
     if !minor.is_ascii_digit() || !matches!(a, b'1'..=b'9') || !b.is_ascii_digit() || !c.is_ascii_digit() {
@@ -202,9 +209,9 @@ fn status_line(line: &[u8]) -> Result<(u16, bool, Range<usize>), Fault> {
 ///
 /// # Errors
 /// The status is below 100. A head that was read never has such a status.
-fn message(head: &Head, bytes: Bytes, index: Index) -> Result<Box<ResponseHead>, Fault> {
+fn message(head: &ParsedResponse, bytes: Bytes, index: LineIndex) -> Result<Box<ResponseHead>, MessageFault> {
     let status = StatusCode::from_u16(head.status)
-        .map_err(|_| Fault::invalid("The response's status is not a number of three digits."))?;
+        .map_err(|_| MessageFault::invalid("The response's status is not a number of three digits."))?;
     let phrase = bytes.get(head.reason.clone()).unwrap_or_default();
     let usual = status.canonical_reason().unwrap_or("Unknown").as_bytes() == phrase;
     let reason = (!usual).then(|| bytes.slice(head.reason.clone()));

@@ -4,30 +4,30 @@
 //! which every such processor has). On other processors a plain loop does it.
 
 /// The bytes that are scanned at once.
-type Sixteen = [u8; 16];
+type ByteVector = [u8; 16];
 
 /// The position of the first byte, from `at` on, for which `find` sets its bit. The lowest bit belongs to the first byte.
 #[expect(clippy::inline_always, reason = "twice for each line of each head, and mostly done after one step")]
 #[inline(always)]
-pub(crate) fn first(bytes: &[u8], mut at: usize, find: impl Fn(&Sixteen) -> u32) -> Option<usize> {
+pub(crate) fn first(bytes: &[u8], mut at: usize, find: impl Fn(&ByteVector) -> u32) -> Option<usize> {
     while let Some(sixteen) = bytes.get(at..)?.first_chunk() {
         let found = find(sixteen);
         if found != 0 {
             return Some(at + found.trailing_zeros() as usize);
         }
-        at += size_of::<Sixteen>();
+        at += size_of::<ByteVector>();
     }
     last(bytes, at, find)
 }
 
 /// Like [`first`], when fewer than sixteen bytes are left: it scans the last sixteen and ignores those before `at`.
 #[inline(never)]
-fn last(bytes: &[u8], at: usize, find: impl Fn(&Sixteen) -> u32) -> Option<usize> {
+fn last(bytes: &[u8], at: usize, find: impl Fn(&ByteVector) -> u32) -> Option<usize> {
     let rest = bytes.get(at..)?;
     let found = if let Some(sixteen) = bytes.last_chunk() {
-        find(sixteen) >> (size_of::<Sixteen>() - rest.len())
+        find(sixteen) >> (size_of::<ByteVector>() - rest.len())
     } else {
-        let mut sixteen = [0; size_of::<Sixteen>()];
+        let mut sixteen = [0; size_of::<ByteVector>()];
         sixteen.get_mut(..rest.len())?.copy_from_slice(rest);
         find(&sixteen) & ((1 << rest.len()) - 1)
     };
@@ -46,25 +46,25 @@ mod by_vector {
         __m128i, _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8,
     };
 
-    use super::Sixteen;
+    use super::ByteVector;
 
     /// One bit for each colon.
     #[inline]
-    pub(crate) fn colons(bytes: &Sixteen) -> u32 {
+    pub(crate) fn colons(bytes: &ByteVector) -> u32 {
         // SAFETY: the function needs only SSE2, and this module is compiled only with SSE2.
         unsafe { equal(load(bytes), b':') }
     }
 
     /// One bit for each byte below 0x20, and for each 0x7F.
     #[inline]
-    pub(crate) fn controls(bytes: &Sixteen) -> u32 {
+    pub(crate) fn controls(bytes: &ByteVector) -> u32 {
         // SAFETY: the function needs only SSE2, and this module is compiled only with SSE2.
         unsafe { below_or_delete(load(bytes)) }
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    fn load(bytes: &Sixteen) -> __m128i {
+    fn load(bytes: &ByteVector) -> __m128i {
         let all = u128::from_le_bytes(*bytes);
         _mm_set_epi64x((all >> 64) as i64, all as i64)
     }
@@ -86,17 +86,17 @@ mod by_vector {
 
 #[cfg(any(test, not(all(target_arch = "x86_64", target_feature = "sse2"))))]
 mod by_loop {
-    use super::Sixteen;
+    use super::ByteVector;
 
-    fn bits(bytes: &Sixteen, is: impl Fn(u8) -> bool) -> u32 {
+    fn bits(bytes: &ByteVector, is: impl Fn(u8) -> bool) -> u32 {
         bytes.iter().enumerate().fold(0, |bits, (at, byte)| bits | u32::from(is(*byte)) << at)
     }
 
-    pub(crate) fn colons(bytes: &Sixteen) -> u32 {
+    pub(crate) fn colons(bytes: &ByteVector) -> u32 {
         bits(bytes, |byte| byte == b':')
     }
 
-    pub(crate) fn controls(bytes: &Sixteen) -> u32 {
+    pub(crate) fn controls(bytes: &ByteVector) -> u32 {
         bits(bytes, |byte| byte < 0x20 || byte == 0x7f)
     }
 }
@@ -109,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_ways_see_the_same(bytes: Sixteen) {
+        fn both_ways_see_the_same(bytes: ByteVector) {
             prop_assert_eq!(colons(&bytes), by_loop::colons(&bytes));
             prop_assert_eq!(controls(&bytes), by_loop::controls(&bytes));
         }

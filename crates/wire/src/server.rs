@@ -8,22 +8,22 @@ use std::rc::Rc;
 use bytes::{Buf as _, BytesMut};
 
 use crate::{
-    Fault, Limits, RequestHead,
-    body::{Decoder, Piece},
-    request::{self, Head, Target},
+    HeadLimits, MessageFault, RequestHead,
+    body::{BodyDecoder, BodyPiece},
+    request::{self, ParsedRequest, TargetStrictness},
 };
 
 /// How far the requests of one connection have been read.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader {
-    target: Target,
-    state: State,
-    body: Decoder,
+pub struct RequestReader {
+    target: TargetStrictness,
+    state: ReaderState,
+    body: BodyDecoder,
     may_switch: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ReaderState {
     /// Before a head; one empty line is allowed here (RFC 9112 section 2.2).
     Start { line_skipped: bool },
     /// A body is being read.
@@ -31,47 +31,52 @@ enum State {
     /// The bytes are kept until it is known whether the connection switches protocols.
     Switching,
     /// A head was refused, or the connection can't be read any further.
-    Refused(Fault),
+    Refused(MessageFault),
 }
 
-impl Reader {
+impl RequestReader {
     /// The state of a new connection.
-    pub const fn new(target: Target) -> Self {
-        Self { target, state: State::Start { line_skipped: false }, body: Decoder::none(), may_switch: false }
+    pub const fn new(target: TargetStrictness) -> Self {
+        Self {
+            target,
+            state: ReaderState::Start { line_skipped: false },
+            body: BodyDecoder::none(),
+            may_switch: false,
+        }
     }
 
     /// Whether the reader is between two messages.
     pub const fn at_start(&self) -> bool {
-        matches!(self.state, State::Start { .. })
+        matches!(self.state, ReaderState::Start { .. })
     }
 
     /// Whether the next bytes may be another protocol.
     pub fn is_switching(&self) -> bool {
-        self.state == State::Switching
+        self.state == ReaderState::Switching
     }
 
     /// The body that is being read.
-    pub const fn body(&self) -> &Decoder {
+    pub const fn body(&self) -> &BodyDecoder {
         &self.body
     }
 
     /// The connection did not switch protocols: the kept bytes are HTTP.
     pub fn resume(&mut self) {
-        if self.state == State::Switching {
-            self.state = State::Start { line_skipped: false };
+        if self.state == ReaderState::Switching {
+            self.state = ReaderState::Start { line_skipped: false };
         }
     }
 
     /// Whether reading `buf` can find more than last time, when `buf` had `seen` bytes. A client that sends byte by byte must not cause a
     /// scan of all bytes for every byte.
-    pub fn is_worth_a_look(&self, buf: &[u8], seen: usize, limits: &Limits) -> bool {
+    pub fn is_worth_a_look(&self, buf: &[u8], seen: usize, limits: &HeadLimits) -> bool {
         let line = memchr::memchr(b'\n', buf.get(seen..).unwrap_or_default()).is_some();
         // A method is short, and its bytes show at once if this is not HTTP.
         line || memchr::memchr(b' ', buf.get(..seen).unwrap_or_default()).is_none()
             || Self::is_too_much(buf, limits)
     }
 
-    fn is_too_much(buf: &[u8], limits: &Limits) -> bool {
+    fn is_too_much(buf: &[u8], limits: &HeadLimits) -> bool {
         let most = match memchr::memchr(b'\n', buf) {
             None => limits.line + 2,
             Some(_) => limits.line + limits.size + 4,
@@ -86,12 +91,12 @@ impl Reader {
     pub fn head(
         &mut self,
         buf: &mut BytesMut,
-        limits: &Limits,
-    ) -> Result<Option<(Head, Rc<RequestHead>)>, Fault> {
-        if let State::Refused(fault) = self.state {
+        limits: &HeadLimits,
+    ) -> Result<Option<(ParsedRequest, Rc<RequestHead>)>, MessageFault> {
+        if let ReaderState::Refused(fault) = self.state {
             return Err(fault);
         }
-        let State::Start { line_skipped } = self.state else { return Ok(None) };
+        let ReaderState::Start { line_skipped } = self.state else { return Ok(None) };
         if matches!(buf.first(), Some(b'\r' | b'\n')) && self.skip(buf, line_skipped)? {
             return Ok(None);
         }
@@ -103,22 +108,22 @@ impl Reader {
             Ok(Some((head, _))) => {
                 self.may_switch = head.may_switch;
                 self.body = head.framing.into();
-                self.state = State::Body;
+                self.state = ReaderState::Body;
                 self.ended();
             }
             Ok(None) => {}
-            Err(fault) => self.state = State::Refused(*fault),
+            Err(fault) => self.state = ReaderState::Refused(*fault),
         }
         read
     }
 
     /// Skips the one empty line that is allowed before a head. Returns whether more bytes are needed to decide.
     #[cold]
-    fn skip(&mut self, buf: &mut BytesMut, line_skipped: bool) -> Result<bool, Fault> {
+    fn skip(&mut self, buf: &mut BytesMut, line_skipped: bool) -> Result<bool, MessageFault> {
         match &**buf {
             [b'\r'] => return Ok(true),
             [b'\r', b'\n', ..] if !line_skipped => {
-                self.state = State::Start { line_skipped: true };
+                self.state = ReaderState::Start { line_skipped: true };
                 buf.advance(2);
                 if !matches!(buf.first(), Some(b'\r' | b'\n')) {
                     return Ok(false);
@@ -131,8 +136,8 @@ impl Reader {
         }
         let behind = buf.strip_prefix(b"\r\n").unwrap_or(buf);
         let fault = request::another_protocol(behind)
-            .unwrap_or(Fault::invalid("There are empty lines before the request."));
-        self.state = State::Refused(fault);
+            .unwrap_or(MessageFault::invalid("There are empty lines before the request."));
+        self.state = ReaderState::Refused(fault);
         Err(fault)
     }
 
@@ -140,7 +145,7 @@ impl Reader {
     ///
     /// # Errors
     /// The body's framing is invalid; nothing after it can be read.
-    pub fn piece(&mut self, buf: &mut BytesMut) -> Result<Piece, Fault> {
+    pub fn piece(&mut self, buf: &mut BytesMut) -> Result<BodyPiece, MessageFault> {
         let piece = self.body.decode(buf);
         self.ended();
         piece
@@ -148,16 +153,20 @@ impl Reader {
 
     /// Gives up the rest of the body. No other request can be read on this connection.
     pub fn abandon(&mut self) {
-        if self.state == State::Body {
-            self.state =
-                State::Refused(Fault::invalid("The body of the request before was not read to its end."));
+        if self.state == ReaderState::Body {
+            self.state = ReaderState::Refused(MessageFault::invalid(
+                "The body of the request before was not read to its end.",
+            ));
         }
     }
 
     fn ended(&mut self) {
-        if self.state == State::Body && self.body.is_done() {
-            self.state =
-                if self.may_switch { State::Switching } else { State::Start { line_skipped: false } };
+        if self.state == ReaderState::Body && self.body.is_done() {
+            self.state = if self.may_switch {
+                ReaderState::Switching
+            } else {
+                ReaderState::Start { line_skipped: false }
+            };
         }
     }
 }

@@ -12,30 +12,30 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{Kind, Limits, body::Piece, request::Target, server::Reader};
+use crate::{FaultKind, HeadLimits, body::BodyPiece, request::TargetStrictness, server::RequestReader};
 
-const LIMITS: Limits = Limits { line: 200, size: 400, count: 10 };
+const LIMITS: HeadLimits = HeadLimits { line: 200, size: 400, count: 10 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Expect {
+enum ExpectedResult {
     /// This many complete messages are accepted.
     Pass(u64),
     /// This many heads are accepted, and the next one is refused.
-    Refused(u64, Kind),
+    Refused(u64, FaultKind),
     /// This many heads are accepted, and the body of the last one is cut.
     Broken(u64),
 }
-use Expect::{Broken, Pass, Refused};
+use ExpectedResult::{Broken, Pass, Refused};
 
-const BAD: Kind = Kind::Invalid;
+const BAD: FaultKind = FaultKind::Invalid;
 
 /// A request that was read: its method and target, and its body, or `CUT` if the body was invalid.
-type Message = (String, Vec<u8>);
+type ParsedMessage = (String, Vec<u8>);
 
 /// Reads the bytes, given in these pieces.
-fn frame(pieces: &[&[u8]]) -> (Expect, Vec<Message>) {
-    let (mut reader, mut buf) = (Reader::new(Target::Strict), BytesMut::new());
-    let (mut heads, mut messages) = (0, Vec::<Message>::new());
+fn frame(pieces: &[&[u8]]) -> (ExpectedResult, Vec<ParsedMessage>) {
+    let (mut reader, mut buf) = (RequestReader::new(TargetStrictness::Strict), BytesMut::new());
+    let (mut heads, mut messages) = (0, Vec::<ParsedMessage>::new());
     for piece in pieces {
         buf.extend_from_slice(piece);
         loop {
@@ -52,9 +52,9 @@ fn frame(pieces: &[&[u8]]) -> (Expect, Vec<Message>) {
                 break;
             }
             match reader.piece(&mut buf) {
-                Ok(Piece::Data(data)) => messages.last_mut().unwrap().1.extend_from_slice(&data),
-                Ok(Piece::Trailers(_) | Piece::End) => {}
-                Ok(Piece::More) => break,
+                Ok(BodyPiece::Data(data)) => messages.last_mut().unwrap().1.extend_from_slice(&data),
+                Ok(BodyPiece::Trailers(_) | BodyPiece::End) => {}
+                Ok(BodyPiece::More) => break,
                 Err(_) => {
                     messages.last_mut().unwrap().1 = b"CUT".to_vec();
                     return (Broken(heads), messages);
@@ -68,12 +68,12 @@ fn frame(pieces: &[&[u8]]) -> (Expect, Vec<Message>) {
     (Pass(heads), messages)
 }
 
-fn corpus() -> Vec<(&'static str, Vec<u8>, Expect)> {
+fn corpus() -> Vec<(&'static str, Vec<u8>, ExpectedResult)> {
     let get = "GET /ok HTTP/1.1\r\nHost: h\r\n\r\n";
     let post = |headers: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: h\r\n{headers}\r\n{body}{get}");
     let one = |headers: &str| format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
     let chunked = |body: &str| post("Transfer-Encoding: chunked\r\n", body);
-    let text: Vec<(&'static str, String, Expect)> = vec![
+    let text: Vec<(&'static str, String, ExpectedResult)> = vec![
         // These must be accepted.
         ("two requests", format!("{get}{get}"), Pass(2)),
         ("an empty line between", format!("{get}\r\n{get}"), Pass(2)),
@@ -115,12 +115,12 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, Expect)> {
         (
             "TE x, chunked",
             post("Transfer-Encoding: x, chunked\r\n", "0\r\n\r\n"),
-            Refused(0, Kind::UnknownCoding),
+            Refused(0, FaultKind::UnknownCoding),
         ),
         (
             "TE gzip, chunked",
             post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
-            Refused(0, Kind::UnknownCoding),
+            Refused(0, FaultKind::UnknownCoding),
         ),
         (
             "TE chunked, identity",
@@ -211,22 +211,34 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, Expect)> {
         (
             "a long line",
             format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(200)),
-            Refused(0, Kind::LineTooLong),
+            Refused(0, FaultKind::LineTooLong),
         ),
-        ("a long line without an end", format!("GET /{}", "a".repeat(200)), Refused(0, Kind::LineTooLong)),
-        ("a long line that ends in LF", format!("GET /{}\n", "a".repeat(200)), Refused(0, Kind::LineTooLong)),
+        (
+            "a long line without an end",
+            format!("GET /{}", "a".repeat(200)),
+            Refused(0, FaultKind::LineTooLong),
+        ),
+        (
+            "a long line that ends in LF",
+            format!("GET /{}\n", "a".repeat(200)),
+            Refused(0, FaultKind::LineTooLong),
+        ),
         (
             "a large header that ends in LF",
             one(&format!("X: {}\n", "a".repeat(400))),
-            Refused(0, Kind::FieldsTooLarge),
+            Refused(0, FaultKind::FieldsTooLarge),
         ),
-        ("a large header", one(&format!("X: {}\r\n", "a".repeat(400))), Refused(0, Kind::FieldsTooLarge)),
+        (
+            "a large header",
+            one(&format!("X: {}\r\n", "a".repeat(400))),
+            Refused(0, FaultKind::FieldsTooLarge),
+        ),
         (
             "a header without an end",
             format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(600)),
-            Refused(0, Kind::FieldsTooLarge),
+            Refused(0, FaultKind::FieldsTooLarge),
         ),
-        ("many headers", one(&"X: x\r\n".repeat(10)), Refused(0, Kind::FieldsTooLarge)),
+        ("many headers", one(&"X: x\r\n".repeat(10)), Refused(0, FaultKind::FieldsTooLarge)),
         // Chunks.
         ("a chunk extension with LF", chunked("1;\nx\r\nZ\r\n0\r\n\r\n"), Broken(1)),
         ("a chunk line that ends in LF", chunked("1\nZ\r\n0\r\n\r\n"), Broken(1)),
@@ -268,11 +280,11 @@ fn every_known_smuggling_form_is_refused_at_every_split() {
     }
 }
 
-type Seen = Rc<RefCell<Vec<Message>>>;
+type ReadMessages = Rc<RefCell<Vec<ParsedMessage>>>;
 
 /// What hyper reads in the bytes: the method and target of every request, and its body if that is complete.
-async fn hyper_reads(bytes: &[u8]) -> Vec<Message> {
-    let seen: Seen = Rc::default();
+async fn hyper_reads(bytes: &[u8]) -> Vec<ParsedMessage> {
+    let seen: ReadMessages = Rc::default();
     let (mut client, server) = UnixStream::pair().unwrap();
     let note = seen.clone();
     let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {

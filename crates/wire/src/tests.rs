@@ -7,37 +7,37 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use proptest::prelude::*;
 
 use crate::{
-    Fault, Fields, Limits, RequestHead, ResponseHead,
-    body::{Decoder, Piece},
-    outbox::{Encoder, Outbox},
-    request::{self, Target},
-    response::{self, Framing, MethodKind},
+    Fields, HeadLimits, MessageFault, RequestHead, ResponseHead,
+    body::{BodyDecoder, BodyPiece},
+    outbox::{BodyEncoder, Outbox},
+    request::{self, TargetStrictness},
+    response::{self, MethodKind, ResponseFraming},
     write,
 };
 
-const LIMITS: Limits = Limits { line: 200, size: 4000, count: 30 };
+const LIMITS: HeadLimits = HeadLimits { line: 200, size: 4000, count: 30 };
 
 fn read_response(
     bytes: &str,
     asked: MethodKind,
-) -> Result<Option<(response::Head, Box<ResponseHead>)>, Fault> {
+) -> Result<Option<(response::ParsedResponse, Box<ResponseHead>)>, MessageFault> {
     response::read(&mut BytesMut::from(bytes), &LIMITS, asked)
 }
 
-fn framing(fields: &str) -> Result<Framing, Fault> {
+fn framing(fields: &str) -> Result<ResponseFraming, MessageFault> {
     read_response(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), MethodKind::Other)
         .map(|head| head.unwrap().0.framing)
 }
 
 #[test]
 fn the_body_of_a_response_has_only_one_end() {
-    assert_eq!(framing("Content-Length: 5\r\n"), Ok(Framing::Length(5)));
-    assert_eq!(framing("Content-Length: 5, 5\r\n"), Ok(Framing::Length(5)));
-    assert_eq!(framing("Content-Length: 5\r\nContent-Length: 5\r\n"), Ok(Framing::Length(5)));
-    assert_eq!(framing("Content-Length: 0\r\n"), Ok(Framing::None));
-    assert_eq!(framing("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Chunked));
-    assert_eq!(framing("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"), Ok(Framing::Chunked));
-    assert_eq!(framing(""), Ok(Framing::UntilEnd));
+    assert_eq!(framing("Content-Length: 5\r\n"), Ok(ResponseFraming::Length(5)));
+    assert_eq!(framing("Content-Length: 5, 5\r\n"), Ok(ResponseFraming::Length(5)));
+    assert_eq!(framing("Content-Length: 5\r\nContent-Length: 5\r\n"), Ok(ResponseFraming::Length(5)));
+    assert_eq!(framing("Content-Length: 0\r\n"), Ok(ResponseFraming::None));
+    assert_eq!(framing("Transfer-Encoding: Chunked\r\n"), Ok(ResponseFraming::Chunked));
+    assert_eq!(framing("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"), Ok(ResponseFraming::Chunked));
+    assert_eq!(framing(""), Ok(ResponseFraming::UntilEnd));
     for fields in [
         "Content-Length: 5\r\nContent-Length: 6\r\n",
         "Content-Length: 5, 6\r\n",
@@ -85,7 +85,7 @@ fn a_length_that_is_passed_on_is_one_number_or_none() {
 fn some_responses_have_no_body_whatever_their_head_says() {
     let none = |line: &str, asked| {
         let bytes = format!("{line}\r\nContent-Length: 5\r\n\r\n");
-        read_response(&bytes, asked).unwrap().unwrap().0.framing == Framing::None
+        read_response(&bytes, asked).unwrap().unwrap().0.framing == ResponseFraming::None
     };
     assert!(none("HTTP/1.1 200 OK", MethodKind::Head));
     assert!(none("HTTP/1.1 200 OK", MethodKind::Connect));
@@ -109,8 +109,8 @@ fn a_status_line_is_read_strictly_and_its_phrase_is_kept() {
         assert_eq!((parts.status.as_u16(), parts.version), (200, version), "{line}");
         let mut out = BytesMut::new();
         let status = (parts.status, parts.reason.as_deref());
-        let persists = write::Connection::Persists;
-        write::response(&mut out, true, status, &parts.headers, Encoder::None, persists);
+        let persists = write::ConnectionPersistence::Persists;
+        write::response(&mut out, true, status, &parts.headers, BodyEncoder::None, persists);
         let phrase = line.get(13..).unwrap_or_default();
         assert_eq!(out, format!("HTTP/1.1 200 {phrase}\r\n\r\n"));
     }
@@ -134,11 +134,11 @@ fn a_status_line_is_read_strictly_and_its_phrase_is_kept() {
 
 fn asked(bytes: &str) -> RequestHead {
     Rc::unwrap_or_clone(
-        request::read(&mut BytesMut::from(bytes), &LIMITS, Target::Strict).unwrap().unwrap().1,
+        request::read(&mut BytesMut::from(bytes), &LIMITS, TargetStrictness::Strict).unwrap().unwrap().1,
     )
 }
 
-fn written(parts: &RequestHead, encoder: Encoder) -> String {
+fn written(parts: &RequestHead, encoder: BodyEncoder) -> String {
     let mut out = BytesMut::new();
     let path = parts.uri.path_and_query().unwrap();
     let raw = parts.raw_query.as_ref().and_then(|raw| raw.target(path));
@@ -151,11 +151,11 @@ fn written(parts: &RequestHead, encoder: Encoder) -> String {
 fn names_are_written_as_they_were_spelt_and_new_ones_in_lower_case() {
     let text = "GET /a HTTP/1.1\r\nHost: h\r\nX-FOO: 1\r\nx-bar: 2\r\nx-Foo: 3\r\nETag: 4\r\n\r\n";
     let mut parts = asked(text);
-    assert_eq!(written(&parts, Encoder::None), text, "names and order are unchanged");
+    assert_eq!(written(&parts, BodyEncoder::None), text, "names and order are unchanged");
     parts.headers.remove("x-bar");
     parts.headers.insert("x-new", HeaderValue::from_static("5"));
     parts.headers.insert("etag", HeaderValue::from_static("6"));
-    let out = written(&parts, Encoder::None);
+    let out = written(&parts, BodyEncoder::None);
     for line in ["Host: h\r\n", "X-FOO: 1\r\n", "x-Foo: 3\r\n", "ETag: 6\r\n", "x-new: 5\r\n"] {
         assert!(out.contains(line), "{out}");
     }
@@ -166,11 +166,13 @@ fn a_query_that_a_uri_can_not_hold_is_written_as_it_was_read() {
     let target = r#"/api?q=up{job="x"}<>\^|`"#;
     let mut parts = asked(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
     assert_eq!(parts.uri.query(), Some(r"q=up{job=%22x%22}%3C%3E\^|`"));
-    assert!(written(&parts, Encoder::None).starts_with(&format!("GET {target} HTTP/1.1\r\n")));
+    assert!(written(&parts, BodyEncoder::None).starts_with(&format!("GET {target} HTTP/1.1\r\n")));
     parts.uri = "/other?q=up{job=%22x%22}%3C%3E\\^|`".parse().unwrap();
-    assert!(written(&parts, Encoder::None).starts_with(&format!("GET {} ", target.replace("api", "other"))));
+    assert!(
+        written(&parts, BodyEncoder::None).starts_with(&format!("GET {} ", target.replace("api", "other")))
+    );
     parts.uri = "/api?q=1".parse().unwrap();
-    assert!(written(&parts, Encoder::None).starts_with("GET /api?q=1 "), "a rewrite of the query wins");
+    assert!(written(&parts, BodyEncoder::None).starts_with("GET /api?q=1 "), "a rewrite of the query wins");
 }
 
 #[test]
@@ -186,20 +188,20 @@ fn options_of_a_host_without_a_path_is_written_as_options_asterisk() {
 #[test]
 fn only_the_encoder_decides_the_framing_fields() {
     let parts = asked("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n");
-    assert!(written(&parts, Encoder::Length(7)).ends_with("Content-Length: 7\r\n\r\n"));
-    let chunked = written(&parts, Encoder::Chunked);
+    assert!(written(&parts, BodyEncoder::Length(7)).ends_with("Content-Length: 7\r\n\r\n"));
+    let chunked = written(&parts, BodyEncoder::Chunked);
     assert!(chunked.ends_with("transfer-encoding: chunked\r\n\r\n") && !chunked.contains("ength"));
 }
 
 #[test]
 fn a_length_is_written_in_one_form_and_once() {
     for (lines, encoder, lengths) in [
-        ("Content-Length: 5\r\n", Encoder::Length(5), vec!["Content-Length: 5"]),
-        ("Content-Length: 005\r\n", Encoder::Length(5), vec!["Content-Length: 5"]),
-        ("Content-Length: 0\r\n", Encoder::Length(0), vec!["Content-Length: 0"]),
-        ("Content-Length:   5  \r\n", Encoder::Length(5), vec!["Content-Length: 5"]),
-        ("Content-Length: 5\r\n", Encoder::None, vec!["Content-Length: 5"]),
-        ("X: 1\r\n", Encoder::Length(5), vec!["content-length: 5"]),
+        ("Content-Length: 5\r\n", BodyEncoder::Length(5), vec!["Content-Length: 5"]),
+        ("Content-Length: 005\r\n", BodyEncoder::Length(5), vec!["Content-Length: 5"]),
+        ("Content-Length: 0\r\n", BodyEncoder::Length(0), vec!["Content-Length: 0"]),
+        ("Content-Length:   5  \r\n", BodyEncoder::Length(5), vec!["Content-Length: 5"]),
+        ("Content-Length: 5\r\n", BodyEncoder::None, vec!["Content-Length: 5"]),
+        ("X: 1\r\n", BodyEncoder::Length(5), vec!["content-length: 5"]),
     ] {
         let out = written(&asked(&format!("POST / HTTP/1.1\r\nHost: h\r\n{lines}X-Y: 2\r\n\r\n")), encoder);
         let found: Vec<_> = out.lines().filter(|line| line.to_ascii_lowercase().contains("length")).collect();
@@ -207,24 +209,24 @@ fn a_length_is_written_in_one_form_and_once() {
     }
     let mut twice = asked("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n");
     twice.headers.append("content-length", HeaderValue::from_static("6"));
-    assert_eq!(written(&twice, Encoder::Length(7)).matches("ength").count(), 1);
+    assert_eq!(written(&twice, BodyEncoder::Length(7)).matches("ength").count(), 1);
 }
 
 #[test]
 fn whitespace_around_a_value_is_written_in_one_form() {
     let text = "GET / HTTP/1.1\r\nHost:h\r\nA:   1\r\nB: 2 \t\r\nC:\t3\r\nD: 4\r\nE:\r\n\r\n";
     let plain = "GET / HTTP/1.1\r\nHost: h\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\nE: \r\n\r\n";
-    assert_eq!(written(&asked(text), Encoder::None), plain);
+    assert_eq!(written(&asked(text), BodyEncoder::None), plain);
 }
 
 #[test]
 fn a_body_with_a_wrong_length_is_never_ended_cleanly() {
     let mut out = Outbox::default();
-    let mut encoder = Encoder::Length(3);
+    let mut encoder = BodyEncoder::Length(3);
     assert!(out.body(&mut encoder, Bytes::from_static(b"ab")).is_ok());
     assert!(out.end(encoder, None).is_err());
     assert!(out.body(&mut encoder, Bytes::from_static(b"cd")).is_err());
-    assert!(out.body(&mut Encoder::None, Bytes::from_static(b"x")).is_err());
+    assert!(out.body(&mut BodyEncoder::None, Bytes::from_static(b"x")).is_err());
 }
 
 /// Writes everything, `step` bytes at a time.
@@ -245,7 +247,7 @@ proptest! {
         piece in 1_usize..6000,
         with_trailers in any::<bool>(),
     ) {
-        let (mut out, mut encoder, mut wire) = (Outbox::default(), Encoder::Chunked, Vec::new());
+        let (mut out, mut encoder, mut wire) = (Outbox::default(), BodyEncoder::Chunked, Vec::new());
         for (len, byte) in &pieces {
             out.body(&mut encoder, vec![*byte; *len].into()).unwrap();
             if !out.has_room() {
@@ -257,15 +259,15 @@ proptest! {
         out.end(encoder, with_trailers.then_some(&trailers)).unwrap();
         drain(&mut out, step, &mut wire);
 
-        let (mut decoder, mut buf) = (Decoder::from(Framing::Chunked), BytesMut::new());
+        let (mut decoder, mut buf) = (BodyDecoder::from(ResponseFraming::Chunked), BytesMut::new());
         let (mut body, mut read) = (Vec::new(), None);
         for part in wire.chunks(piece) {
             buf.extend_from_slice(part);
             loop {
                 match decoder.decode(&mut buf).unwrap() {
-                    Piece::Data(data) => body.extend_from_slice(&data),
-                    Piece::Trailers(trailers) => read = Some(trailers),
-                    Piece::More | Piece::End => break,
+                    BodyPiece::Data(data) => body.extend_from_slice(&data),
+                    BodyPiece::Trailers(trailers) => read = Some(trailers),
+                    BodyPiece::More | BodyPiece::End => break,
                 }
             }
         }
@@ -289,7 +291,7 @@ proptest! {
         let lines = lines.concat();
         let mut parts = asked(&format!("GET {path} HTTP/1.1\r\nHost: h\r\n{lines}\r\n"));
         parts.headers.insert("x-attache-test", HeaderValue::from_static("1"));
-        let out = written(&parts, Encoder::Length(3));
+        let out = written(&parts, BodyEncoder::Length(3));
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut other = httparse::Request::new(&mut headers);
         prop_assert!(other.parse(out.as_bytes()).unwrap().is_complete(), "{}", out);

@@ -1,8 +1,8 @@
 //! Values that decide the framing.
 
 use crate::{
-    Fault,
-    header::{self, Known},
+    MessageFault,
+    header::{self, KnownName},
 };
 
 /// One decimal number.
@@ -27,12 +27,12 @@ pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
 
 /// What `Connection` says about the connection itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Connection {
+pub(crate) struct ConnectionOptions {
     pub(crate) close: bool,
     pub(crate) keep_alive: bool,
 }
 
-impl Connection {
+impl ConnectionOptions {
     pub(crate) fn add(&mut self, value: &[u8]) {
         // The values that nearly all messages have.
         match value {
@@ -59,9 +59,9 @@ impl Connection {
 }
 
 /// Refuses a name that trailers must not have (RFC 9110 section 6.5.1: trailers have no fields for framing or routing).
-pub(crate) fn check_trailer(name: Known) -> Result<(), Fault> {
+pub(crate) fn check_trailer(name: KnownName) -> Result<(), MessageFault> {
     if matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::HOST) {
-        return Err(Fault::invalid("A trailer has a name that is allowed in headers only."));
+        return Err(MessageFault::invalid("A trailer has a name that is allowed in headers only."));
     }
     Ok(())
 }

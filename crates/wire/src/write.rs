@@ -8,14 +8,14 @@ use http::{Method, StatusCode};
 
 use crate::{
     Fields,
-    header::{CONNECTION, CONTENT_LENGTH, Known, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, KnownName, TRANSFER_ENCODING, UPGRADE},
     line::{decimal, field},
-    outbox::Encoder,
+    outbox::BodyEncoder,
     value,
 };
 
 /// Writes a request's head with its framing. Fields of the message about framing are replaced.
-pub fn request(out: &mut BytesMut, method: &Method, target: &[u8], headers: &Fields, encoder: Encoder) {
+pub fn request(out: &mut BytesMut, method: &Method, target: &[u8], headers: &Fields, encoder: BodyEncoder) {
     out.reserve(128 + target.len() + headers.lines().size());
     out.put_slice(method.as_str().as_bytes());
     out.put_slice(b" ");
@@ -28,7 +28,7 @@ pub fn request(out: &mut BytesMut, method: &Method, target: &[u8], headers: &Fie
 
 /// What a response's head says about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
+pub enum ConnectionPersistence {
     /// Nothing: the connection persists, which is the default of HTTP/1.1.
     Persists,
     /// `close`.
@@ -45,8 +45,8 @@ pub fn response(
     http11: bool,
     (status, reason): (StatusCode, Option<&[u8]>),
     headers: &Fields,
-    encoder: Encoder,
-    connection: Connection,
+    encoder: BodyEncoder,
+    connection: ConnectionPersistence,
 ) {
     out.reserve(160 + headers.lines().size());
     if http11 && status == StatusCode::OK && reason.is_none() {
@@ -60,12 +60,12 @@ pub fn response(
         out.put_slice(b"\r\n");
     }
     match connection {
-        Connection::Closes => out.put_slice(b"connection: close\r\n"),
-        Connection::KeepAlive => out.put_slice(b"connection: keep-alive\r\n"),
-        Connection::Persists => {}
-        Connection::AsItIs => connection_lines(out, headers),
+        ConnectionPersistence::Closes => out.put_slice(b"connection: close\r\n"),
+        ConnectionPersistence::KeepAlive => out.put_slice(b"connection: keep-alive\r\n"),
+        ConnectionPersistence::Persists => {}
+        ConnectionPersistence::AsItIs => connection_lines(out, headers),
     }
-    if message(out, headers, encoder) && connection != Connection::AsItIs {
+    if message(out, headers, encoder) && connection != ConnectionPersistence::AsItIs {
         // RFC 9110 section 7.8: a sender of `Upgrade` must declare it as hop-by-hop.
         out.put_slice(b"connection: upgrade\r\n");
     }
@@ -84,7 +84,7 @@ fn connection_lines(out: &mut BytesMut, headers: &Fields) {
 }
 
 /// Writes all fields except `Connection`. Returns whether one of them is `Upgrade`.
-fn message(out: &mut BytesMut, headers: &Fields, encoder: Encoder) -> bool {
+fn message(out: &mut BytesMut, headers: &Fields, encoder: BodyEncoder) -> bool {
     const LENGTH: u8 = CONTENT_LENGTH.number();
     const CODING: u8 = TRANSFER_ENCODING.number();
     const HOP: u8 = CONNECTION.number();
@@ -95,11 +95,11 @@ fn message(out: &mut BytesMut, headers: &Fields, encoder: Encoder) -> bool {
             LENGTH => match encoder {
                 _ if framed => {}
                 // The length of a body that isn't sent: it says how long the body of a GET would be.
-                Encoder::None => {
+                BodyEncoder::None => {
                     framed = true;
                     lines.copy(out, line);
                 }
-                Encoder::Length(n) => {
+                BodyEncoder::Length(n) => {
                     framed = true;
                     // A number with leading zeros could be read as an octal number.
                     let digits = lines.value(line);
@@ -110,7 +110,7 @@ fn message(out: &mut BytesMut, headers: &Fields, encoder: Encoder) -> bool {
                         length(out, lines.name(line), n);
                     }
                 }
-                Encoder::Chunked | Encoder::UntilEnd => {}
+                BodyEncoder::Chunked | BodyEncoder::UntilEnd => {}
             },
             CODING | HOP => {}
             _ => lines.copy(out, line),
@@ -118,9 +118,9 @@ fn message(out: &mut BytesMut, headers: &Fields, encoder: Encoder) -> bool {
     }
     lines.flush(out);
     match encoder {
-        Encoder::Length(n) if !framed => length(out, b"content-length", n),
-        Encoder::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
-        Encoder::Length(_) | Encoder::None | Encoder::UntilEnd => {}
+        BodyEncoder::Length(n) if !framed => length(out, b"content-length", n),
+        BodyEncoder::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
+        BodyEncoder::Length(_) | BodyEncoder::None | BodyEncoder::UntilEnd => {}
     }
     headers.contains_key(UPGRADE)
 }
@@ -134,7 +134,7 @@ fn length(out: &mut BytesMut, name: &[u8], n: u64) {
 
 /// Writes a 1xx response. It has no framing and no fields about one connection (RFC 9110 section 15.2).
 pub fn informational(out: &mut BytesMut, status: StatusCode, headers: &Fields) {
-    const NOT_OURS: [Known; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
+    const NOT_OURS: [KnownName; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.extend_from_slice(b" ");

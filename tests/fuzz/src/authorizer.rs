@@ -5,12 +5,12 @@ use std::cell::OnceCell;
 
 use attache_authorization::external::{AuthorizerVerdict, Denial, Granted};
 use attache_config::model::Authorizer;
-use attache_rpc::Answer;
-use attache_wire::{Fields, Limits, RequestHead, response};
+use attache_rpc::CallResponse;
+use attache_wire::{Fields, HeadLimits, RequestHead, response};
 use bytes::BytesMut;
 use http::{HeaderMap, StatusCode};
 
-const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
+const LIMITS: HeadLimits = HeadLimits { line: 8000, size: 16000, count: 64 };
 const SPOOFED: &str = "what the client wrote";
 const FRAMING: [&str; 6] = ["host", "content-length", "transfer-encoding", "connection", "upgrade", "expect"];
 
@@ -41,11 +41,16 @@ fn request() -> RequestHead {
         .into()
 }
 
-fn answer(data: &[u8]) -> Option<Answer> {
+fn answer(data: &[u8]) -> Option<CallResponse> {
     let mut buf = BytesMut::from(data);
     let (head, parts) = response::read(&mut buf, &LIMITS, response::MethodKind::Other).ok()??;
     let status = StatusCode::from_u16(head.status).ok()?;
-    Some(Answer { status, headers: parts.headers.clone(), body: buf.to_vec(), trailers: HeaderMap::new() })
+    Some(CallResponse {
+        status,
+        headers: parts.headers.clone(),
+        body: buf.to_vec(),
+        trailers: HeaderMap::new(),
+    })
 }
 
 fn granted(granted: &Granted, config: &Authorizer) {

@@ -1,22 +1,22 @@
 //! Chunked bodies: the size of pieces makes no difference, nothing panics, and nothing is read after the end.
 
 use attache_wire::{
-    body::{Decoder, Piece},
-    response::Framing,
+    body::{BodyDecoder, BodyPiece},
+    response::ResponseFraming,
 };
 use bytes::BytesMut;
 
 fn read(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<u8>, bool, bool, usize) {
-    let (mut decoder, mut buf) = (Decoder::from(Framing::Chunked), BytesMut::new());
+    let (mut decoder, mut buf) = (BodyDecoder::from(ResponseFraming::Chunked), BytesMut::new());
     let (mut body, mut taken, mut given) = (Vec::new(), 0, 0);
     for piece in pieces {
         given += piece.len();
         buf.extend_from_slice(&piece);
         loop {
             match decoder.decode(&mut buf) {
-                Ok(Piece::Data(data)) => body.extend_from_slice(&data),
-                Ok(Piece::Trailers(_)) => {}
-                Ok(Piece::More | Piece::End) => break,
+                Ok(BodyPiece::Data(data)) => body.extend_from_slice(&data),
+                Ok(BodyPiece::Trailers(_)) => {}
+                Ok(BodyPiece::More | BodyPiece::End) => break,
                 Err(_) => return (body, false, true, 0),
             }
         }

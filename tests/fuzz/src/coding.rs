@@ -3,12 +3,12 @@
 use std::cell::OnceCell;
 
 use attache_http::Body;
-use attache_web::{RequestKind, Web};
+use attache_web::{RequestKind, WebSettings};
 use attache_wire::{Fields, RequestHead, Response};
 use http::{HeaderValue, header};
 
 thread_local! {
-    static WEB: OnceCell<Web> = const { OnceCell::new() };
+    static WEB: OnceCell<WebSettings> = const { OnceCell::new() };
 }
 
 /// The weight of a coding in thousandths, by RFC 9110 section 12.4.2; `None` if it isn't named, or its weight is not
@@ -51,8 +51,8 @@ pub fn check(data: &[u8]) {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let head = RequestHead { headers, ..RequestHead::default() };
     let coding = WEB.with(|web| {
-        let web =
-            web.get_or_init(|| Web::new(&super::cors::config("compression: { min_size: 1B }")).unwrap());
+        let web = web
+            .get_or_init(|| WebSettings::new(&super::cors::config("compression: { min_size: 1B }")).unwrap());
         let RequestKind::Request(Some(back)) = web.arrive(&head) else { panic!("no way back") };
         let mut answer = Response::new(Body::full("a text that is long enough to be compressed"));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));

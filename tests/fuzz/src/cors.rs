@@ -5,18 +5,18 @@ use std::cell::OnceCell;
 
 use attache_config::model;
 use attache_http::Body;
-use attache_web::{Origin, RequestKind, Web};
+use attache_web::{Origin, RequestKind, WebSettings};
 use attache_wire::{Fields, RequestHead, Response};
 use http::{HeaderValue, Method, header};
 
 thread_local! {
-    static WEB: OnceCell<Web> = const { OnceCell::new() };
+    static WEB: OnceCell<WebSettings> = const { OnceCell::new() };
 }
 
 const CORS: &str = "{ origins: ['https://shop.test', 'https://*.shop.test:8443', '~http://[a-z]+\\.dev\\.test'], credentials: true, private_network: true }";
 
-fn web() -> Web {
-    Web::new(&config(&format!("cors: {CORS}"))).unwrap()
+fn web() -> WebSettings {
+    WebSettings::new(&config(&format!("cors: {CORS}"))).unwrap()
 }
 
 /// The browser settings of a config's only route.

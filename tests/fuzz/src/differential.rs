@@ -4,13 +4,13 @@
 
 use std::{cell::RefCell, convert::Infallible, rc::Rc};
 
-use attache_http::{Form, check_request, strip_request};
+use attache_http::{TargetForm, check_request, strip_request};
 use attache_wire::{
-    Fields, Limits, RequestHead,
-    body::Piece,
-    outbox::Encoder,
-    request::{Framing, Target},
-    server::Reader,
+    Fields, HeadLimits, RequestHead,
+    body::BodyPiece,
+    outbox::BodyEncoder,
+    request::{RequestFraming, TargetStrictness},
+    server::RequestReader,
     write,
 };
 use bytes::BytesMut;
@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 
-const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
+const LIMITS: HeadLimits = HeadLimits { line: 8000, size: 16000, count: 64 };
 
 /// One message. Fields are in the order of their names, those of one name in the order of the message.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +76,7 @@ fn hyper_sees(bytes: &[u8]) -> Vec<ReadRequest> {
 }
 
 /// The requests that attache reads, and the bytes that it writes for the next hop.
-struct Ours {
+struct AttacheReading {
     seen: Vec<ReadRequest>,
     /// For each valid and whole message: its written bytes, and the request that the next hop must read.
     written: Vec<(Vec<u8>, ReadRequest)>,
@@ -84,9 +84,9 @@ struct Ours {
     may_switch: bool,
 }
 
-fn attache_sees(bytes: &[u8]) -> Ours {
-    let (mut reader, mut buf) = (Reader::new(Target::Strict), BytesMut::from(bytes));
-    let mut ours = Ours { seen: Vec::new(), written: Vec::new(), may_switch: false };
+fn attache_sees(bytes: &[u8]) -> AttacheReading {
+    let (mut reader, mut buf) = (RequestReader::new(TargetStrictness::Strict), BytesMut::from(bytes));
+    let mut ours = AttacheReading { seen: Vec::new(), written: Vec::new(), may_switch: false };
     while let Ok(Some((head, parts))) = reader.head(&mut buf, &LIMITS) {
         let mut one = ReadRequest {
             method: parts.method.to_string(),
@@ -96,17 +96,17 @@ fn attache_sees(bytes: &[u8]) -> Ours {
             whole: false,
         };
         let mut checked = Rc::unwrap_or_clone(parts.clone());
-        let form = check_request(&mut checked, false, head.framing == Framing::None);
+        let form = check_request(&mut checked, false, head.framing == RequestFraming::None);
         if form.is_err() {
             // The message is refused, and the connection ends.
             return ours;
         }
         while !one.whole {
             match reader.piece(&mut buf) {
-                Ok(Piece::Data(data)) => one.body.extend_from_slice(&data),
-                Ok(Piece::Trailers(_)) => {}
-                Ok(Piece::End) => one.whole = true,
-                Ok(Piece::More) | Err(_) => break,
+                Ok(BodyPiece::Data(data)) => one.body.extend_from_slice(&data),
+                Ok(BodyPiece::Trailers(_)) => {}
+                Ok(BodyPiece::End) => one.whole = true,
+                Ok(BodyPiece::More) | Err(_) => break,
             }
         }
         ours.seen.push(one.clone());
@@ -115,11 +115,11 @@ fn attache_sees(bytes: &[u8]) -> Ours {
             break;
         }
         let encoder = match head.framing {
-            Framing::None => Encoder::None,
-            Framing::Length(length) => Encoder::Length(length),
-            Framing::Chunked => Encoder::Chunked,
+            RequestFraming::None => BodyEncoder::None,
+            RequestFraming::Length(length) => BodyEncoder::Length(length),
+            RequestFraming::Chunked => BodyEncoder::Chunked,
         };
-        if form.is_ok_and(|form| form == Form::Origin) {
+        if form.is_ok_and(|form| form == TargetForm::Origin) {
             ours.written.push(written(checked, one, encoder));
         }
         if !head.persists {
@@ -130,14 +130,14 @@ fn attache_sees(bytes: &[u8]) -> Ours {
 }
 
 /// The written bytes of the message, and the request that must be read from them.
-fn written(mut head: RequestHead, mut one: ReadRequest, encoder: Encoder) -> (Vec<u8>, ReadRequest) {
+fn written(mut head: RequestHead, mut one: ReadRequest, encoder: BodyEncoder) -> (Vec<u8>, ReadRequest) {
     strip_request(&mut head.headers, None, false);
     let path = head.uri.path_and_query().unwrap().clone();
     let raw = head.raw_query.as_ref().and_then(|raw| raw.target(&path));
     let target = raw.as_deref().unwrap_or(path.as_str().as_bytes());
     let mut out = BytesMut::new();
     write::request(&mut out, &head.method, target, &head.headers, encoder);
-    if encoder == Encoder::Chunked {
+    if encoder == BodyEncoder::Chunked {
         if !one.body.is_empty() {
             out.extend_from_slice(format!("{:x}\r\n", one.body.len()).as_bytes());
             out.extend_from_slice(&one.body);
@@ -187,7 +187,7 @@ pub fn check(data: &[u8]) {
 }
 
 /// Every reader reads the written bytes as the same messages.
-fn next_hop(ours: &Ours) {
+fn next_hop(ours: &AttacheReading) {
     let all: Vec<u8> = ours.written.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
     let mut seen = hyper_sees(&all);
     let shown = || all.escape_ascii().to_string();

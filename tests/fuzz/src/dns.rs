@@ -3,8 +3,8 @@
 
 use std::{cell::RefCell, collections::HashSet, net::IpAddr, rc::Rc, time::Duration};
 
-use attache_config::model::{Dns, DnsFamily, Target};
-use attache_upstream::discovery::{Answer, Failure, Lookup, Resolver};
+use attache_config::model::{Dns, DnsFamily, EndpointTarget};
+use attache_upstream::discovery::{Lookup, LookupAnswer, LookupError, Resolver};
 use hickory_resolver::proto::{op::Message, rr::RData};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_millis(50);
 /// The longest time of a look-up, for every answer.
 const END: Duration = Duration::from_secs(20);
 
-struct Stage {
+struct DnsHarness {
     runtime: Runtime,
     tasks: LocalSet,
     resolver: Resolver,
@@ -29,7 +29,7 @@ struct Stage {
 }
 
 thread_local! {
-    static STAGE: Stage = stage();
+    static STAGE: DnsHarness = stage();
 }
 
 /// The answer to a query, with the present records. If it is cut for UDP, it is marked as truncated.
@@ -60,7 +60,7 @@ async fn serve(mut stream: TcpStream, said: Rc<RefCell<Message>>) {
     }
 }
 
-fn stage() -> Stage {
+fn stage() -> DnsHarness {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let (tasks, said) = (LocalSet::new(), Rc::new(RefCell::new(Message::query())));
     let (udp, tcp) = runtime.block_on(async {
@@ -91,10 +91,10 @@ fn stage() -> Stage {
         }
     });
     let resolver = runtime.block_on(async { Resolver::new(&dns) }).unwrap();
-    Stage { runtime, tasks, resolver, said }
+    DnsHarness { runtime, tasks, resolver, said }
 }
 
-fn holds(said: &Message, answer: Result<Answer, Failure>) {
+fn holds(said: &Message, answer: Result<LookupAnswer, LookupError>) {
     let Ok(answer) = answer else { return };
     let known: HashSet<IpAddr> = said
         .answers
@@ -123,8 +123,8 @@ pub fn check(data: &[u8]) {
     STAGE.with(|stage| {
         stage.said.replace(said.clone());
         let targets = [
-            Target::Dns { host: NAME.into(), port: 80 },
-            Target::Srv { name: format!("_http._tcp.{NAME}").into() },
+            EndpointTarget::Dns { host: NAME.into(), port: 80 },
+            EndpointTarget::Srv { name: format!("_http._tcp.{NAME}").into() },
         ];
         for target in targets {
             let look_up = async { tokio::time::timeout(END, stage.resolver.lookup(&target)).await };

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use attache_config::model::{ForwardClientCert, Forwarded, ForwardedMode};
-use attache_http::{CLIENT_CERTIFICATE, Client, Proven, add_forwarded, set_client_certificate};
+use attache_http::{CLIENT_CERTIFICATE, Client, VerifiedIdentity, add_forwarded, set_client_certificate};
 use attache_wire::Fields;
 use http::HeaderValue;
 
@@ -97,7 +97,10 @@ pub fn check(data: &[u8]) {
     let client = Client {
         address: Some(SocketAddr::from(([192, 0, 2, 7], 1))),
         proven: proven.then(|| {
-            Box::new(Proven { certificate: Some(HeaderValue::from_static(OWN)), ..Proven::default() })
+            Box::new(VerifiedIdentity {
+                certificate: Some(HeaderValue::from_static(OWN)),
+                ..VerifiedIdentity::default()
+            })
         }),
         ..Client::default()
     };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use attache_http::{Body, BodyError};
-use attache_web::{RequestKind, ResponsePlan, Web};
+use attache_web::{RequestKind, ResponsePlan, WebSettings};
 use attache_wire::{Fields, Request, RequestHead, Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -17,13 +17,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body::{Body as _, Frame};
 
 thread_local! {
-    static WEB: OnceCell<Web> = const { OnceCell::new() };
+    static WEB: OnceCell<WebSettings> = const { OnceCell::new() };
 }
 
 /// A body that consists of these pieces.
-struct Pieces(VecDeque<Frame<Bytes>>);
+struct FrameList(VecDeque<Frame<Bytes>>);
 
-impl http_body::Body for Pieces {
+impl http_body::Body for FrameList {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -37,7 +37,7 @@ impl http_body::Body for Pieces {
 
 fn body(bytes: &[u8], size: usize, trailers: Option<HeaderMap>) -> Body {
     let pieces = bytes.chunks(size.max(1)).map(|piece| Frame::data(Bytes::copy_from_slice(piece)));
-    Body::stream(Pieces(pieces.chain(trailers.map(Frame::trailers)).collect()))
+    Body::stream(FrameList(pieces.chain(trailers.map(Frame::trailers)).collect()))
 }
 
 /// All of a body that never waits; `None` if it was cut.
@@ -59,7 +59,7 @@ fn asked(content_type: &'static str) -> (RequestHead, ResponsePlan) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     let head = RequestHead { method: Method::POST, headers, ..RequestHead::default() };
     let arrived = WEB.with(|web| {
-        web.get_or_init(|| Web::new(&super::cors::config("grpc_web: true")).unwrap()).arrive(&head)
+        web.get_or_init(|| WebSettings::new(&super::cors::config("grpc_web: true")).unwrap()).arrive(&head)
     });
     let RequestKind::Request(Some(back)) = arrived else { panic!("no gRPC-Web") };
     (head, back)

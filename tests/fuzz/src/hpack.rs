@@ -1,16 +1,16 @@
 //! Header compression: another decoder reads every block that attache accepts in the same way, and both read back what
 //! attache writes.
 
-use attache_http2::fuzzing::{Reader, Writer};
+use attache_http2::fuzzing::{HpackReader, HpackWriter};
 
-type Pair = (Vec<u8>, Vec<u8>);
+type RawField = (Vec<u8>, Vec<u8>);
 
 /// The other reader.
 #[derive(Default)]
-struct Other(httlib_hpack::Decoder<'static>);
+struct ReferenceReader(httlib_hpack::Decoder<'static>);
 
-impl Other {
-    fn read(&mut self, block: &[u8]) -> Option<Vec<Pair>> {
+impl ReferenceReader {
+    fn read(&mut self, block: &[u8]) -> Option<Vec<RawField>> {
         let mut all = Vec::new();
         self.0.decode(&mut block.to_vec(), &mut all).ok()?;
         Some(all.into_iter().map(|(name, value, _)| (name, value)).collect())
@@ -24,7 +24,7 @@ pub fn check(data: &[u8]) {
 }
 
 fn read(mut data: &[u8]) {
-    let (mut ours, mut other) = (Reader::default(), Other::default());
+    let (mut ours, mut other) = (HpackReader::default(), ReferenceReader::default());
     while let Some((length, rest)) = data.split_first() {
         let (block, rest) = rest.split_at(usize::from(*length).min(rest.len()));
         data = rest;
@@ -35,14 +35,15 @@ fn read(mut data: &[u8]) {
 }
 
 fn write(mut data: &[u8]) {
-    let (mut writer, mut ours, mut other) = (Writer::default(), Reader::default(), Other::default());
+    let (mut writer, mut ours, mut other) =
+        (HpackWriter::default(), HpackReader::default(), ReferenceReader::default());
     while let Some((op, rest)) = data.split_first() {
         data = rest;
         if *op > 250 {
             writer.limit([0, 50, 200, 4096, u32::MAX][usize::from(*op - 251)]);
             continue;
         }
-        let mut fields: Vec<Pair> = Vec::new();
+        let mut fields: Vec<RawField> = Vec::new();
         for _ in 0..op % 8 {
             let Some(([name, length], rest)) = data.split_first_chunk() else { break };
             let (value, rest) = rest.split_at(usize::from(*length % 64).min(rest.len()));

@@ -39,9 +39,9 @@ mod tests {
     };
 
     /// Shows the input for which a check failed.
-    struct Shown<'a>(&'a [u8]);
+    struct ShownInput<'a>(&'a [u8]);
 
-    impl Drop for Shown<'_> {
+    impl Drop for ShownInput<'_> {
         fn drop(&mut self) {
             if std::thread::panicking() {
                 eprintln!("the input: {}", self.0.escape_ascii());
@@ -50,7 +50,7 @@ mod tests {
     }
 
     fn ask(check: fn(&[u8]), input: &[u8]) {
-        let shown = Shown(input);
+        let shown = ShownInput(input);
         check(input);
         drop(shown);
     }

@@ -5,10 +5,10 @@ use std::cell::OnceCell;
 
 use attache_http::{Client, check_request, remove_underscored, strip_request};
 use attache_routing::{RequestFacts, RouteTable};
-use attache_wire::{Limits, request::Target, server::Reader};
+use attache_wire::{HeadLimits, request::TargetStrictness, server::RequestReader};
 use bytes::BytesMut;
 
-const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
+const LIMITS: HeadLimits = HeadLimits { line: 8000, size: 16000, count: 64 };
 
 thread_local! {
     static TABLE: OnceCell<RouteTable> = const { OnceCell::new() };
@@ -23,7 +23,7 @@ fn table() -> RouteTable {
 
 /// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
-    let (mut reader, mut buf) = (Reader::new(Target::Lenient), BytesMut::from(data));
+    let (mut reader, mut buf) = (RequestReader::new(TargetStrictness::Lenient), BytesMut::from(data));
     let Ok(Some((_, head))) = reader.head(&mut buf, &LIMITS) else { return };
     let mut head = std::rc::Rc::unwrap_or_clone(head);
     if check_request(&mut head, false, true).is_err() {

@@ -3,15 +3,15 @@
 
 use std::net::SocketAddr;
 
-use attache_wire::proxy_protocol::{Header, Read, read};
+use attache_wire::proxy_protocol::{ProxyHeader, ProxyHeaderResult, read};
 use ppp::{v1, v2};
 
 /// The longest header that is accepted (`docs/config.md`).
 const MAX_HEADER_BYTES: usize = 16 + 4096;
 
-type Addresses = Option<(SocketAddr, SocketAddr)>;
+type AddressPair = Option<(SocketAddr, SocketAddr)>;
 
-fn v1_addresses(header: &[u8]) -> Addresses {
+fn v1_addresses(header: &[u8]) -> AddressPair {
     let read = v1::Header::try_from(header).unwrap_or_else(|error| panic!("{error}"));
     match read.addresses {
         v1::Addresses::Unknown => None,
@@ -26,7 +26,7 @@ fn v1_addresses(header: &[u8]) -> Addresses {
     }
 }
 
-fn v2_addresses(header: &[u8]) -> Addresses {
+fn v2_addresses(header: &[u8]) -> AddressPair {
     let read = v2::Header::try_from(header).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(read.len(), header.len());
     if read.command == v2::Command::Local || read.protocol != v2::Protocol::Stream {
@@ -50,10 +50,13 @@ pub fn check(data: &[u8]) {
     let whole = read(data);
     for cut in 0..data.len() {
         let early = read(&data[..cut]);
-        assert!(early == Read::More || early == whole, "{early:?} of {cut} bytes, {whole:?} of all");
+        assert!(
+            early == ProxyHeaderResult::More || early == whole,
+            "{early:?} of {cut} bytes, {whole:?} of all"
+        );
     }
     match whole {
-        Read::Header(Header { addresses, len }) => {
+        ProxyHeaderResult::Header(ProxyHeader { addresses, len }) => {
             assert!(len <= MAX_HEADER_BYTES.min(data.len()));
             let header = &data[..len];
             // If a proxy speaks for itself, or not for TCP, it may write any addresses; nobody reads them.
@@ -68,7 +71,7 @@ pub fn check(data: &[u8]) {
             assert_eq!(addresses, theirs);
         }
         // The wait for more bytes has a limit.
-        Read::More => assert!(data.len() < MAX_HEADER_BYTES),
-        Read::None | Read::Bad(_) => {}
+        ProxyHeaderResult::More => assert!(data.len() < MAX_HEADER_BYTES),
+        ProxyHeaderResult::None | ProxyHeaderResult::Bad(_) => {}
     }
 }

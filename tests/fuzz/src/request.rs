@@ -1,20 +1,20 @@
 //! Requests of one connection: the size of pieces makes no difference, nothing panics, and httparse finds the same
 //! framing in every accepted request.
 
-use attache_wire::{Limits, body::Piece, request::Target, server::Reader};
+use attache_wire::{HeadLimits, body::BodyPiece, request::TargetStrictness, server::RequestReader};
 use bytes::BytesMut;
 
-const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
+const LIMITS: HeadLimits = HeadLimits { line: 8000, size: 16000, count: 64 };
 
 #[derive(Debug, PartialEq)]
-enum End {
+enum RequestEnd {
     Open,
     Refused,
     Broken,
 }
 
-fn read(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<(String, Vec<u8>)>, End) {
-    let (mut reader, mut buf) = (Reader::new(Target::Lenient), BytesMut::new());
+fn read(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<(String, Vec<u8>)>, RequestEnd) {
+    let (mut reader, mut buf) = (RequestReader::new(TargetStrictness::Lenient), BytesMut::new());
     let mut messages: Vec<(String, Vec<u8>)> = Vec::new();
     for piece in pieces {
         buf.extend_from_slice(&piece);
@@ -31,20 +31,20 @@ fn read(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<(String, Vec<u8>)>, End) 
                         ));
                     }
                     Ok(None) => break,
-                    Err(_) => return (messages, End::Refused),
+                    Err(_) => return (messages, RequestEnd::Refused),
                 }
             } else if reader.is_switching() {
-                return (messages, End::Open);
+                return (messages, RequestEnd::Open);
             }
             match reader.piece(&mut buf) {
-                Ok(Piece::Data(data)) => messages.last_mut().unwrap().1.extend_from_slice(&data),
-                Ok(Piece::Trailers(_) | Piece::End) => {}
-                Ok(Piece::More) => break,
-                Err(_) => return (messages, End::Broken),
+                Ok(BodyPiece::Data(data)) => messages.last_mut().unwrap().1.extend_from_slice(&data),
+                Ok(BodyPiece::Trailers(_) | BodyPiece::End) => {}
+                Ok(BodyPiece::More) => break,
+                Err(_) => return (messages, RequestEnd::Broken),
             }
         }
     }
-    (messages, End::Open)
+    (messages, RequestEnd::Open)
 }
 
 /// httparse, which is more lenient, reads the same head with the same length.

@@ -2,12 +2,12 @@
 //! head.
 
 use attache_wire::{
-    Limits,
+    HeadLimits,
     response::{self, MethodKind},
 };
 use bytes::BytesMut;
 
-const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
+const LIMITS: HeadLimits = HeadLimits { line: 8000, size: 16000, count: 64 };
 
 /// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {

@@ -1,20 +1,20 @@
 //! Parse, edit, write, parse with httparse: the same message.
 
 use attache_wire::{
-    Fields, Limits,
-    outbox::Encoder,
-    request::{self, Target},
+    Fields, HeadLimits,
+    outbox::BodyEncoder,
+    request::{self, TargetStrictness},
     write,
 };
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 60 };
+const LIMITS: HeadLimits = HeadLimits { line: 8000, size: 16000, count: 60 };
 
 /// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let mut buf = BytesMut::from(data);
-    let Ok(Some((_, parts))) = request::read(&mut buf, &LIMITS, Target::Strict) else { return };
+    let Ok(Some((_, parts))) = request::read(&mut buf, &LIMITS, TargetStrictness::Strict) else { return };
     let Some(path) = parts.uri.path_and_query().cloned() else { return };
     let mut fields = parts.headers.clone();
     fields.insert("x-added", HeaderValue::from_static("1"));
@@ -22,7 +22,7 @@ pub fn check(data: &[u8]) {
     let raw = parts.raw_query.as_ref().and_then(|raw| raw.target(&path));
     let target = raw.as_deref().unwrap_or(path.as_str().as_bytes());
     let mut out = BytesMut::new();
-    write::request(&mut out, &parts.method, target, &fields, Encoder::Length(3));
+    write::request(&mut out, &parts.method, target, &fields, BodyEncoder::Length(3));
 
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut other = httparse::Request::new(&mut headers);

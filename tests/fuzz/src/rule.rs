@@ -6,10 +6,10 @@ use std::cell::OnceCell;
 use attache_authorization::{AccessPolicy, Facts};
 use attache_config::model::PathPolicy;
 use attache_http::{Client, check_request, normalize_uri};
-use attache_wire::{Limits, RequestHead, request::Target, server::Reader};
+use attache_wire::{HeadLimits, RequestHead, request::TargetStrictness, server::RequestReader};
 use bytes::BytesMut;
 
-const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
+const LIMITS: HeadLimits = HeadLimits { line: 8000, size: 16000, count: 64 };
 const RULES: [&str; 5] = [
     "deny: [ { path: /admin/* } ]",
     "allow: [ { path: /orders/* } ]",
@@ -32,7 +32,7 @@ fn policy(rules: &str) -> AccessPolicy {
 
 /// The request, if the listener accepts it.
 fn request(data: &[u8]) -> Option<RequestHead> {
-    let (mut reader, mut buf) = (Reader::new(Target::Lenient), BytesMut::from(data));
+    let (mut reader, mut buf) = (RequestReader::new(TargetStrictness::Lenient), BytesMut::from(data));
     let (_, head) = reader.head(&mut buf, &LIMITS).ok()??;
     let mut head = std::rc::Rc::unwrap_or_clone(head);
     check_request(&mut head, false, true).ok()?;

@@ -5,14 +5,14 @@ use prost::Message;
 
 /// `X509SVIDResponse`, as far as it is used.
 #[derive(Clone, PartialEq, Message)]
-struct Response {
+struct FuzzedResponse {
     #[prost(message, repeated, tag = "1")]
-    svids: Vec<Svid>,
+    svids: Vec<FuzzedSvid>,
 }
 
 /// `X509SVID`.
 #[derive(Clone, PartialEq, Message)]
-struct Svid {
+struct FuzzedSvid {
     #[prost(bytes = "vec", tag = "1")]
     spiffe_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -27,7 +27,7 @@ struct Svid {
 pub fn check(data: &[u8]) {
     let Ok(domain) = attache_tls::fuzzing::svid(data) else { return };
     // For the format a known field with another wire type is an unknown field; for prost it is an error.
-    let Ok(theirs) = Response::decode(data) else { return };
+    let Ok(theirs) = FuzzedResponse::decode(data) else { return };
     let first = theirs.svids.first().unwrap();
     let id = String::from_utf8(first.spiffe_id.clone()).unwrap();
     let (scheme, rest) = id.split_once("://").unwrap();

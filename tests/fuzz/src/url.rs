@@ -1,13 +1,13 @@
 //! Addresses: an authority, a request's absolute target and an upstream's URL name the same host and port for `url` (WHATWG) and `http`
 //! (RFC 3986), or are refused.
 
-use attache_config::model::{Address, Target};
+use attache_config::model::{Address, EndpointTarget};
 use attache_http::{CanonicalHost, check_request, parse_authority};
-use attache_wire::{Limits, request, server::Reader};
+use attache_wire::{HeadLimits, request, server::RequestReader};
 use bytes::BytesMut;
 use url::{Host, Url};
 
-const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
+const LIMITS: HeadLimits = HeadLimits { line: 8000, size: 16000, count: 64 };
 
 /// A host in a form that can be compared.
 fn form(host: &str) -> String {
@@ -41,7 +41,7 @@ fn authority(text: &str) {
 
 fn absolute_target(text: &str) {
     let mut buf = BytesMut::from(format!("GET {text} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
-    let mut reader = Reader::new(request::Target::Strict);
+    let mut reader = RequestReader::new(request::TargetStrictness::Strict);
     let Ok(Some((_, head))) = reader.head(&mut buf, &LIMITS) else { return };
     let mut head = std::rc::Rc::unwrap_or_clone(head);
     if check_request(&mut head, false, true).is_err() || text.starts_with('/') {
@@ -58,8 +58,8 @@ fn upstream(text: &str) {
     let Ok(config) = attache_config::parse(&config, None, &|_| None) else { return };
     let Address::Endpoints(sources) = &config.upstreams[0].address else { return };
     let (host, port) = match &sources[0].target {
-        Target::Dns { host, port } => (form(host), *port),
-        Target::Ip(address) => (form(&address.ip().to_string()), address.port()),
+        EndpointTarget::Dns { host, port } => (form(host), *port),
+        EndpointTarget::Ip(address) => (form(&address.ip().to_string()), address.port()),
         _ => return,
     };
     // For other schemes WHATWG has another grammar of hosts.

@@ -6,8 +6,8 @@ use loom::{sync::Arc, thread::spawn};
 
 use crate::{
     Model,
-    state::{Inner, ProbeOutcome, State, Ticket},
-    window::Window,
+    state::{AtomicCircuitState, CircuitPhase, ProbeOutcome, Ticket},
+    window::CountWindow,
 };
 
 pub(crate) const MODELS: &[Model] = &[
@@ -18,20 +18,20 @@ pub(crate) const MODELS: &[Model] = &[
     ("breaker: a released probe is given to another call", a_permit_comes_back),
 ];
 
-fn ticket(state: &State) -> Ticket {
+fn ticket(state: &AtomicCircuitState) -> Ticket {
     state.admit(1, || 1).unwrap().0
 }
 
 /// A state that opened at 0 until 1; the time is 1 now.
-fn opened() -> State {
-    let state = State::default();
+fn opened() -> AtomicCircuitState {
+    let state = AtomicCircuitState::default();
     assert!(state.open(&ticket(&state), |_| 1));
     state
 }
 
 /// The first call after the last probe sees the window that this probe has cleared.
 fn counts_from_nothing() {
-    let state = Arc::new((State::default(), Window::new(Duration::from_secs(10))));
+    let state = Arc::new((AtomicCircuitState::default(), CountWindow::new(Duration::from_secs(10))));
     // Each uses its own bucket, because a thread that only reads a bucket may see an old value.
     let (before, since) = (Duration::from_secs(1), Duration::from_secs(2));
     let failed = ticket(&state.0);
@@ -55,7 +55,7 @@ fn counts_from_nothing() {
 
 fn exactly_the_probes() {
     let state = Arc::new(opened());
-    let ask = |state: &State| u32::from(state.admit(2, || 1).is_ok());
+    let ask = |state: &AtomicCircuitState| u32::from(state.admit(2, || 1).is_ok());
     let others: Vec<_> = (0..2)
         .map(|_| {
             let state = state.clone();
@@ -65,12 +65,12 @@ fn exactly_the_probes() {
     let own = ask(&state);
     let all = own + others.into_iter().map(|other| other.join().unwrap()).sum::<u32>();
     assert_eq!(all, 2);
-    assert!(matches!(state.load().phase, Inner::HalfOpen { admitted: 2, succeeded: 0 }));
+    assert!(matches!(state.load().phase, CircuitPhase::HalfOpen { admitted: 2, succeeded: 0 }));
 }
 
 /// A call that began before the breaker opened ends while the breaker closes again, and another call fails after that.
 fn no_failure_is_lost() {
-    let state = Arc::new(State::default());
+    let state = Arc::new(AtomicCircuitState::default());
     let late = [ticket(&state), ticket(&state)];
     assert!(state.open(&ticket(&state), |_| 1));
     let probe = ticket(&state);
@@ -85,12 +85,12 @@ fn no_failure_is_lost() {
     let first = ticket(&state);
     assert_eq!(state.count(&first, false), Some(1));
     before.join().unwrap();
-    assert!(matches!(state.load().phase, Inner::Closed { row: 1 }));
+    assert!(matches!(state.load().phase, CircuitPhase::Closed { row: 1 }));
 }
 
 fn opens_once() {
-    let state = Arc::new(State::default());
-    let fail = |state: &State, ticket: &Ticket| {
+    let state = Arc::new(AtomicCircuitState::default());
+    let fail = |state: &AtomicCircuitState, ticket: &Ticket| {
         let row = state.count(ticket, false);
         row.is_some_and(|row| row >= 2) && state.open(ticket, |opened| u64::from(opened) + 5)
     };
@@ -104,7 +104,7 @@ fn opens_once() {
     let own = fail(&state, &other);
     assert!(own != racing.join().unwrap(), "exactly one of them opens it");
     let word = state.load();
-    assert!(matches!(word.phase, Inner::Open(5)) && word.opened == 1, "{word:?}");
+    assert!(matches!(word.phase, CircuitPhase::Open(5)) && word.opened == 1, "{word:?}");
 }
 
 fn a_permit_comes_back() {

@@ -14,7 +14,7 @@ use syn::{
 
 /// One change.
 #[derive(Debug)]
-pub(crate) struct Change {
+pub(crate) struct SourceChange {
     pub(crate) id: usize,
     pub(crate) file: String,
     pub(crate) line: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Change {
 /// A change has the same number in each build, whichever changes are left out.
 pub(crate) struct Rewriter<'a> {
     pub(crate) file: String,
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<SourceChange>,
     /// Changes that do not compile.
     left_out: &'a BTreeSet<usize>,
     next: usize,
@@ -43,7 +43,7 @@ impl<'a> Rewriter<'a> {
         if self.left_out.contains(&id) {
             return None;
         }
-        self.changes.push(Change { id, file: self.file.clone(), line, what: what.into() });
+        self.changes.push(SourceChange { id, file: self.file.clone(), line, what: what.into() });
         Some(parse_quote!(crate::mutant(#id)))
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::tree::Tree;
+use crate::tree::WorkingCopy;
 
 /// The interval at which the tool looks whether a test has ended.
 const POLL: Duration = Duration::from_millis(2);
@@ -18,13 +18,13 @@ const POLL: Duration = Duration::from_millis(2);
 const SLOWER: u32 = 10;
 const LONGER: Duration = Duration::from_secs(5);
 /// KiB of addresses that a test may have: a loop without an end must not take all memory.
-const MOST_MEMORY: &str = "4000000";
+const MAX_MEMORY_KIB: &str = "4000000";
 
 /// Inputs of a property test: fewer than usual, because each of many changes is tried with all of them.
 const INPUTS: &str = "32";
 
 /// What a build came to.
-pub(crate) enum Built {
+pub(crate) enum BuildResult {
     /// The programs that run the tests.
     Programs(Vec<String>),
     /// The changes that do not compile, and what cargo says.
@@ -32,7 +32,7 @@ pub(crate) enum Built {
 }
 
 /// One test.
-pub(crate) struct Check {
+pub(crate) struct TestCommand {
     program: String,
     name: String,
     /// The changes in the code that it runs.
@@ -41,7 +41,7 @@ pub(crate) struct Check {
 }
 
 /// Builds the tests, or finds the changes that do not compile.
-pub(crate) fn build(tree: &Tree) -> Result<Built, String> {
+pub(crate) fn build(tree: &WorkingCopy) -> Result<BuildResult, String> {
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--locked", "--no-run", "--lib", "--bins", "--tests", "--message-format", "json"]);
     cargo.args(["--package", &tree.package]).current_dir(&tree.copy);
@@ -52,7 +52,7 @@ pub(crate) fn build(tree: &Tree) -> Result<Built, String> {
     if done.status.success() {
         let tests = messages.iter().filter(|message| message["profile"]["test"] == true);
         let programs = tests.filter_map(|message| message["executable"].as_str().map(str::to_owned));
-        return Ok(Built::Programs(programs.collect()));
+        return Ok(BuildResult::Programs(programs.collect()));
     }
     let mut wrong = BTreeSet::new();
     for error in messages.iter().map(|message| &message["message"]) {
@@ -64,7 +64,7 @@ pub(crate) fn build(tree: &Tree) -> Result<Built, String> {
             wrong.extend(found);
         }
     }
-    Ok(Built::Wrong(wrong, String::from_utf8_lossy(&done.stderr).into_owned()))
+    Ok(BuildResult::Wrong(wrong, String::from_utf8_lossy(&done.stderr).into_owned()))
 }
 
 /// The changes that an error of the compiler is about: those whose switch it shows.
@@ -116,7 +116,7 @@ fn number(text: &str) -> Option<usize> {
 }
 
 /// The tests of these programs, each with its program.
-pub(crate) fn list(tree: &Tree, programs: &[String]) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn list(tree: &WorkingCopy, programs: &[String]) -> Result<Vec<(String, String)>, String> {
     let mut names = Vec::new();
     for program in programs {
         let listed = command(tree, program).args(["--list", "--format", "terse"]).output();
@@ -129,7 +129,7 @@ pub(crate) fn list(tree: &Tree, programs: &[String]) -> Result<Vec<(String, Stri
 }
 
 /// Runs one test without a change, and notes which changes it reaches.
-pub(crate) fn reach(tree: &Tree, program: &str, name: &str) -> Result<Check, String> {
+pub(crate) fn reach(tree: &WorkingCopy, program: &str, name: &str) -> Result<TestCommand, String> {
     let file = program.rsplit('/').next().unwrap_or_default();
     let notes = tree.target.join(format!("{file}.{}", name.replace("::", ".")));
     let _ = fs::remove_file(&notes);
@@ -144,11 +144,11 @@ pub(crate) fn reach(tree: &Tree, program: &str, name: &str) -> Result<Check, Str
     let text = fs::read_to_string(&notes).unwrap_or_default();
     let _ = fs::remove_file(&notes);
     let reaches = text.lines().filter_map(|line| line.parse().ok()).collect();
-    Ok(Check { program: program.to_owned(), name: name.to_owned(), reaches, took })
+    Ok(TestCommand { program: program.to_owned(), name: name.to_owned(), reaches, took })
 }
 
 /// Whether a test fails with this change. A test that does not end fails, too.
-pub(crate) fn fails(tree: &Tree, check: &Check, id: usize) -> bool {
+pub(crate) fn fails(tree: &WorkingCopy, check: &TestCommand, id: usize) -> bool {
     let mut command = test(tree, &check.program, &check.name);
     command.env("ATTACHE_MUTANT", id.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
     let Ok(mut child) = command.spawn() else { return true };
@@ -166,15 +166,15 @@ pub(crate) fn fails(tree: &Tree, check: &Check, id: usize) -> bool {
     }
 }
 
-fn test(tree: &Tree, program: &str, name: &str) -> Command {
+fn test(tree: &WorkingCopy, program: &str, name: &str) -> Command {
     let mut command = command(tree, program);
     command.args(["--exact", name]);
     command
 }
 
-fn command(tree: &Tree, program: &str) -> Command {
+fn command(tree: &WorkingCopy, program: &str) -> Command {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -v \"$0\" && exec \"$@\"", MOST_MEMORY, program]);
+    command.args(["-c", "ulimit -v \"$0\" && exec \"$@\"", MAX_MEMORY_KIB, program]);
     let folder = tree.copy.join(&tree.folder);
     command.current_dir(&folder).env("CARGO_MANIFEST_DIR", &folder).env("INSTA_UPDATE", "no");
     // A failing property test must neither leave a seed for later changes nor look for a smaller input.

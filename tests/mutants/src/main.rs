@@ -25,17 +25,17 @@ use std::{
 };
 
 use self::{
-    change::{Change, Rewriter},
-    checks::{Built, Check},
-    tree::Tree,
+    change::{Rewriter, SourceChange},
+    checks::{BuildResult, TestCommand},
+    tree::WorkingCopy,
 };
 
 /// Builds after which the tool must know every change that does not compile.
-const MOST_BUILDS: usize = 20;
+const MAX_BUILDS: usize = 20;
 
 /// What the tests say about one change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum TestVerdict {
     /// A test fails, crashes or does not end.
     Seen,
     /// All tests pass.
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         eprintln!("attache-mutants CRATE [WORD...]");
         return ExitCode::FAILURE;
     };
-    let tree = Tree::new(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), name);
+    let tree = WorkingCopy::new(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), name);
     match report(&tree, words) {
         Ok(Report { verdicts, not_compiled }) => {
             let count = |wanted| verdicts.iter().filter(|(_, verdict)| *verdict == wanted).count();
@@ -58,9 +58,9 @@ fn main() -> ExitCode {
                 "{}: {} changes: {} seen, {} not seen, {} not reached; {not_compiled} more do not compile",
                 tree.package,
                 verdicts.len(),
-                count(Verdict::Seen),
-                count(Verdict::NotSeen),
-                count(Verdict::NotReached),
+                count(TestVerdict::Seen),
+                count(TestVerdict::NotSeen),
+                count(TestVerdict::NotReached),
             );
             ExitCode::SUCCESS
         }
@@ -72,24 +72,24 @@ fn main() -> ExitCode {
 }
 
 struct Report {
-    verdicts: Vec<(Change, Verdict)>,
+    verdicts: Vec<(SourceChange, TestVerdict)>,
     /// How many changes the compiler refused.
     not_compiled: usize,
 }
 
 /// Judges each change, and prints those that no test sees.
-fn report(tree: &Tree, words: &[String]) -> Result<Report, String> {
+fn report(tree: &WorkingCopy, words: &[String]) -> Result<Report, String> {
     let (programs, changes, not_compiled) = build(tree, words)?;
     let names = checks::list(tree, &programs)?;
     println!("{} changes, {} tests", changes.len(), names.len());
     let found = on_all_cores(&names, |(program, name)| checks::reach(tree, program, name));
-    let mut checks = found.into_iter().collect::<Result<Vec<Check>, String>>()?;
+    let mut checks = found.into_iter().collect::<Result<Vec<TestCommand>, String>>()?;
     // Most changes are seen by a quick test.
     checks.sort_by_key(|check| check.took);
     let verdicts = on_all_cores(&changes, |change| {
         let verdict = judge(tree, &checks, change.id);
-        if verdict != Verdict::Seen {
-            let how = if verdict == Verdict::NotSeen { "not seen" } else { "not reached" };
+        if verdict != TestVerdict::Seen {
+            let how = if verdict == TestVerdict::NotSeen { "not seen" } else { "not reached" };
             println!("{how}: {}:{}: {} ({})", change.file, change.line, change.what, change.id);
         }
         verdict
@@ -97,23 +97,23 @@ fn report(tree: &Tree, words: &[String]) -> Result<Report, String> {
     Ok(Report { verdicts: changes.into_iter().zip(verdicts).collect(), not_compiled })
 }
 
-fn judge(tree: &Tree, checks: &[Check], id: usize) -> Verdict {
+fn judge(tree: &WorkingCopy, checks: &[TestCommand], id: usize) -> TestVerdict {
     let mut reaching = checks.iter().filter(|check| check.reaches.contains(&id)).peekable();
     if reaching.peek().is_none() {
-        Verdict::NotReached
+        TestVerdict::NotReached
     } else if reaching.any(|check| checks::fails(tree, check, id)) {
-        Verdict::Seen
+        TestVerdict::Seen
     } else {
-        Verdict::NotSeen
+        TestVerdict::NotSeen
     }
 }
 
 /// Builds the tests with all changes that compile: the programs, the changes, and how many do not compile.
-fn build(tree: &Tree, words: &[String]) -> Result<(Vec<String>, Vec<Change>, usize), String> {
+fn build(tree: &WorkingCopy, words: &[String]) -> Result<(Vec<String>, Vec<SourceChange>, usize), String> {
     tree.fill()?;
     let files = tree.sources(words)?;
     let mut left_out = BTreeSet::new();
-    for _ in 0..MOST_BUILDS {
+    for _ in 0..MAX_BUILDS {
         let mut rewriter = Rewriter::new(&left_out);
         for file in &files {
             tree.rewrite(file, &mut rewriter)?;
@@ -121,12 +121,12 @@ fn build(tree: &Tree, words: &[String]) -> Result<(Vec<String>, Vec<Change>, usi
         let changes = rewriter.changes;
         tree.add_switch(changes.len() + left_out.len())?;
         match checks::build(tree)? {
-            Built::Programs(programs) => return Ok((programs, changes, left_out.len())),
-            Built::Wrong(wrong, said) if wrong.is_subset(&left_out) => return Err(said),
-            Built::Wrong(wrong, _) => left_out.extend(wrong),
+            BuildResult::Programs(programs) => return Ok((programs, changes, left_out.len())),
+            BuildResult::Wrong(wrong, said) if wrong.is_subset(&left_out) => return Err(said),
+            BuildResult::Wrong(wrong, _) => left_out.extend(wrong),
         }
     }
-    Err(format!("after {MOST_BUILDS} builds the changed crate still does not compile"))
+    Err(format!("after {MAX_BUILDS} builds the changed crate still does not compile"))
 }
 
 /// The results of `work` for each item, in the order of the items.

@@ -6,7 +6,7 @@ use quote::ToTokens;
 use serde_json::json;
 use syn::visit_mut::VisitMut;
 
-use crate::{Verdict, change::Rewriter, checks::changes_of, report, tree::Tree};
+use crate::{TestVerdict, change::Rewriter, checks::changes_of, report, tree::WorkingCopy};
 
 /// The changes of a function's body as `line: what`, and the text with these changes.
 fn changed(body: &str, left_out: &[usize]) -> (Vec<String>, String) {
@@ -139,21 +139,21 @@ fn repository(root: &Path) {
 fn each_change_of_a_crate_is_seen_or_named() {
     let root = tempfile::tempdir().expect("a folder");
     repository(root.path());
-    let report = report(&Tree::new(root.path(), "few"), &[]).expect("a report");
+    let report = report(&WorkingCopy::new(root.path(), "few"), &[]).expect("a report");
     let found = report.verdicts.iter().map(|(change, verdict)| (change.what.as_str(), *verdict));
     assert_eq!(
         found.collect::<Vec<_>>(),
         [
-            ("<= for <", Verdict::NotSeen),
-            ("> for <", Verdict::Seen),
-            ("statement left out", Verdict::NotReached),
-            ("- for +", Verdict::NotReached),
-            ("`unused` only returns 0", Verdict::NotReached),
+            ("<= for <", TestVerdict::NotSeen),
+            ("> for <", TestVerdict::Seen),
+            ("statement left out", TestVerdict::NotReached),
+            ("- for +", TestVerdict::NotReached),
+            ("`unused` only returns 0", TestVerdict::NotReached),
         ]
     );
     assert_eq!(report.not_compiled, 1);
     // What was deleted or never known to Git is no part of the next run; what is new is.
-    let (tree, few) = (Tree::new(root.path(), "few"), root.path().join("crates/few"));
+    let (tree, few) = (WorkingCopy::new(root.path(), "few"), root.path().join("crates/few"));
     fs::create_dir_all(few.join("tests")).expect("a folder");
     fs::write(few.join("tests/new.rs"), "#[test]\nfn new() {}\n").expect("a file");
     fs::write(tree.copy.join("crates/few/src/stray.rs"), "no Rust").expect("a file");
@@ -164,6 +164,6 @@ fn each_change_of_a_crate_is_seen_or_named() {
         there.map(|file| tree.copy.join("crates/few").join(file).exists()),
         [true, true, false, false]
     );
-    let none = crate::report(&Tree::new(root.path(), "fewer"), &[]).map(|_| ());
+    let none = crate::report(&WorkingCopy::new(root.path(), "fewer"), &[]).map(|_| ());
     assert_eq!(none, Err("there is no crate attache-fewer".to_owned()));
 }

@@ -16,7 +16,7 @@ use crate::change::Rewriter;
 const OF_TESTS: [&str; 4] = ["fuzzing", "model", "smuggling", "testing"];
 
 /// The copy, and the crate that is changed in it.
-pub(crate) struct Tree {
+pub(crate) struct WorkingCopy {
     original: PathBuf,
     pub(crate) copy: PathBuf,
     /// Where the changed crate is built: the program's own `target` would take it for the program's.
@@ -27,7 +27,7 @@ pub(crate) struct Tree {
     pub(crate) folder: String,
 }
 
-impl Tree {
+impl WorkingCopy {
     pub(crate) fn new(root: &Path, name: &str) -> Self {
         let short = name.strip_prefix("attache-").unwrap_or(name);
         let mutants = root.join("target/mutants");

@@ -10,15 +10,13 @@ use std::{
     thread,
 };
 
-use attache_tests::{
-    Attache, Process, binary, curl, eventually, free_port, local, nginx, raw, script_server, text,
-};
+use attache_tests::{Attache, TestProcess, binary, eventually, free_port, local, nginx, raw, script_server};
 use serde_json::Value;
 
-use super::{ask, status};
+use super::{ask, http2_status, status};
 
 /// Reports what reached it. nginx knows the contents of `$request_body` only if it sends the body on.
-fn app() -> (Process, u16) {
+fn app() -> (TestProcess, u16) {
     let (port, inner) = (free_port(), free_port());
     let fields = "uri=$request_uri user=$http_x_user, debug=$http_x_debug, listed=$http_x_not_listed, length=$http_content_length, body=$http_x_body, host=$http_x_host";
     let server = format!(
@@ -30,13 +28,13 @@ fn app() -> (Process, u16) {
     (nginx(&server, local(port)), port)
 }
 
-struct Service {
-    process: Process,
+struct AuthorizerProcess {
+    process: TestProcess,
     grpc: SocketAddr,
     http: SocketAddr,
 }
 
-impl Service {
+impl AuthorizerProcess {
     fn start() -> Self {
         let (grpc, http) = (local(free_port()), local(free_port()));
         let process = script_server("authorizer.py", grpc, &[&http.port().to_string()]);
@@ -51,7 +49,7 @@ impl Service {
     }
 }
 
-fn start(service: &Service, authorizer: &str, listener: &str, app: u16) -> Attache {
+fn start(service: &AuthorizerProcess, authorizer: &str, listener: &str, app: u16) -> Attache {
     let listener = listener.replace('\n', "\n    ");
     Attache::start(&format!(
         "access_log: {{ to: stdout, format: json }}
@@ -77,7 +75,7 @@ const BY_GRPC: &str = "authorization: { external: grpc }\nto: app";
 #[test]
 fn a_denial_has_the_service_s_answer_and_reaches_no_upstream() {
     let (_app, port) = app();
-    let service = Service::start();
+    let service = AuthorizerProcess::start();
     let attache = start(&service, "denial_headers: [www-authenticate, set-cookie]", BY_GRPC, port);
     let denied = ask(&attache, "GET /denied?q=1", "X-A: 1\r\nx-a: 2\r\nContent-Length: 0\r\n").to_lowercase();
     assert!(denied.starts_with("http/1.1 401"), "{denied}\n{}", service.process.output());
@@ -107,16 +105,7 @@ fn a_denial_has_the_service_s_answer_and_reaches_no_upstream() {
         "{head}"
     );
     // Also over HTTP/2, and in gRPC's own form.
-    let h2 = curl([
-        "-s",
-        "--http2-prior-knowledge",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code}",
-        &attache.url("/denied"),
-    ]);
-    assert_eq!(text(&h2), "401");
+    assert_eq!(http2_status(&attache.url("/denied"), &[]), "401");
     let grpc = ask(&attache, "POST /denied", "Content-Type: application/grpc\r\nContent-Length: 0\r\n")
         .to_lowercase();
     assert!(grpc.starts_with("http/1.1 200") && grpc.contains("grpc-status: 16"), "{grpc}");
@@ -131,7 +120,7 @@ fn a_denial_has_the_service_s_answer_and_reaches_no_upstream() {
 #[test]
 fn an_answer_changes_what_it_may_and_fields_that_a_client_sends_in_its_name_are_removed() {
     let (_app, port) = app();
-    let service = Service::start();
+    let service = AuthorizerProcess::start();
     let attache = start(&service, "", BY_GRPC, port);
     let spoofed = "X-User: root\r\nX_User: root\r\nX-Debug: 1\r\nx_debug: 1\r\n";
     let answer =
@@ -188,7 +177,7 @@ fn echo_of_trailers() -> (Receiver<String>, u16) {
 #[test]
 fn no_path_leaves_the_prefix_of_an_authorizer() {
     let (_app, port) = app();
-    let service = Service::start();
+    let service = AuthorizerProcess::start();
     // The service's own page `/health` answers 200 to everybody.
     let attache = start(&service, "", "authorization: { external: http }\nto: app", port);
     assert_eq!(status(&ask(&attache, "GET /denied", "")), 401);
@@ -207,7 +196,7 @@ fn no_path_leaves_the_prefix_of_an_authorizer() {
 #[test]
 fn a_denial_has_a_body_only_if_its_status_allows_one() {
     let (_app, port) = app();
-    let service = Service::start();
+    let service = AuthorizerProcess::start();
     let attache = start(&service, "denial_headers: ['*']", BY_GRPC, port);
     for code in [204, 205, 304] {
         // Two requests on one connection: a body that the client doesn't expect would be read as the second response.
@@ -235,7 +224,7 @@ fn a_denial_has_a_body_only_if_its_status_allows_one() {
 #[test]
 fn without_an_answer_no_request_is_allowed_unless_the_config_says_so() {
     let (_app, port) = app();
-    let mut service = Service::start();
+    let mut service = AuthorizerProcess::start();
     let closed = start(&service, "", BY_GRPC, port);
     let open = start(&service, "failure_mode: open", BY_GRPC, port);
     for path in ["/fail", "/slow", "/split"] {
@@ -260,7 +249,7 @@ fn without_an_answer_no_request_is_allowed_unless_the_config_says_so() {
 #[test]
 fn routes_may_use_another_authorizer_or_none_and_a_dry_run_only_logs() {
     let (_app, port) = app();
-    let service = Service::start();
+    let service = AuthorizerProcess::start();
     let attache = start(
         &service,
         "body: { max: 8B }",
@@ -307,7 +296,7 @@ to: app",
 #[test]
 fn the_authorizer_gets_a_part_of_the_body_and_the_upstream_all_of_it() {
     let (_app, port) = app();
-    let service = Service::start();
+    let service = AuthorizerProcess::start();
     let attache = start(&service, "body: { max: 4B, partial: true }", BY_GRPC, port);
     let chunked = "X-Envoy-Auth-Partial-Body: false\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n123\r\n5\r\n45678\r\n0\r\n";
     assert!(ask(&attache, "POST /part", chunked).contains("body=12345678"));
@@ -327,7 +316,7 @@ fn the_authorizer_gets_a_part_of_the_body_and_the_upstream_all_of_it() {
 #[test]
 fn by_http_the_head_is_sent_and_only_200_allows_the_request() {
     let (_app, port) = app();
-    let service = Service::start();
+    let service = AuthorizerProcess::start();
     let attache = start(
         &service,
         "request_headers: [x-a, 'x-t-*', x-attache-context-tier]",
@@ -367,7 +356,7 @@ fn by_http_the_head_is_sent_and_only_200_allows_the_request() {
 #[test]
 fn no_protocol_avoids_the_authorizer() {
     let (_app, port) = app();
-    let service = Service::start();
+    let service = AuthorizerProcess::start();
     let tunnels = |authorizer: &str| {
         let listener = format!(
             "authorization: {{ external: {authorizer} }}\nroutes: [{{ match: {{ methods: CONNECT }}, to: app }}]\nto: app"
@@ -387,7 +376,7 @@ fn no_protocol_avoids_the_authorizer() {
     assert_eq!(service.told("/check/in").len(), 1);
 
     let opaque = |authorizer: &str, killed: bool| {
-        let mut service = Service::start();
+        let mut service = AuthorizerProcess::start();
         let attache = start(
             &service,
             "",

@@ -8,9 +8,9 @@ mod ways;
 
 use std::{io::Write as _, net::TcpStream};
 
-use attache_tests::{Attache, Process, eventually, free_port, local, nginx, raw, text};
+use attache_tests::{Attache, TestProcess, curl, eventually, free_port, local, nginx, raw, text};
 
-fn app() -> (Process, u16) {
+fn app() -> (TestProcess, u16) {
     let port = free_port();
     let server = format!(
         "server {{ listen 127.0.0.1:{port}; return 200 'uri=$request_uri user=$http_x_user token=$http_authorization\\n'; }}"
@@ -46,6 +46,12 @@ fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
+/// The status of the answer to a GET by HTTP/2, with more arguments of curl.
+fn http2_status(url: &str, arguments: &[&str]) -> String {
+    let fixed = ["-s", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_code}"];
+    text(&curl(fixed.iter().chain(arguments).chain([&url])))
+}
+
 #[test]
 fn a_refused_request_reaches_no_upstream_and_its_answer_names_no_rule() {
     let (_app, port) = app();
@@ -79,16 +85,7 @@ authorization:
     eventually("the log names the rule", || attache.process.output().contains("denied by rule `no-admin`"));
     assert!(attache.metric("attache_authorization_total", &["no-admin", "denied"]) >= 4.0);
     assert_eq!(attache.metric("attache_authorization_total", &["reads", "allowed"]), 1.0);
-    let h2 = attache_tests::curl([
-        "-s",
-        "--http2-prior-knowledge",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code}",
-        &attache.url("/admin/y"),
-    ]);
-    assert_eq!(text(&h2), "403");
+    assert_eq!(http2_status(&attache.url("/admin/y"), &[]), "403");
 }
 
 #[test]

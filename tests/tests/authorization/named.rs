@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use attache_tests::{Attache, Process, curl, free_port, local, nginx, raw, text};
+use attache_tests::{Attache, TestProcess, curl, free_port, local, nginx, raw, text};
 
 use super::{
     ask, status,
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// A server that answers with its name, and with the headers that named it.
-fn named(name: &str) -> (Process, u16) {
+fn named(name: &str) -> (TestProcess, u16) {
     let port = free_port();
     let server = format!(
         "server {{ listen 127.0.0.1:{port}; return 200 'this is {name}, named $http_x_upstream\\n'; }}"

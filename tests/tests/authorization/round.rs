@@ -4,7 +4,7 @@ use std::process::Command;
 
 use attache_tests::{Attache, binary, curl, local, pki::Pki, raw, text};
 
-use super::{app, ask, start, status};
+use super::{app, ask, http2_status, start, status};
 
 #[test]
 fn a_network_is_that_of_the_connection_or_the_one_that_a_trusted_proxy_names() {
@@ -118,17 +118,7 @@ fn no_spelling_of_a_header_and_no_trailer_avoids_a_rule() {
         }
     }
     for name in ["x-role: admin", "X_Role: admin"] {
-        let h2 = curl([
-            "--http2-prior-knowledge",
-            "-H",
-            name,
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{http_code}",
-            &deny.url("/a"),
-        ]);
-        assert_eq!(text(&h2), "403", "{name}");
+        assert_eq!(http2_status(&deny.url("/a"), &["-H", name]), "403", "{name}");
     }
 }
 
@@ -171,16 +161,7 @@ upstreams: {{ any: authority }}"
     for path in
         ["/admin/x", "/x/../admin/x", "/%61dmin/x", "//admin/x", "/ADMIN/x", "/admin%2fx", "/x/..;/admin"]
     {
-        let h2 = curl([
-            "--http2-prior-knowledge",
-            "--path-as-is",
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{http_code}",
-            &attache.url(path),
-        ]);
-        let code = text(&h2);
+        let code = http2_status(&attache.url(path), &["--path-as-is"]);
         assert!(code == "403" || code == "400", "{path}: {code}");
     }
 }

@@ -3,12 +3,12 @@
 
 use std::fs;
 
-use attache_tests::{Attache, Process, eventually, free_port, local, nginx, raw};
+use attache_tests::{Attache, TestProcess, eventually, free_port, local, nginx, raw};
 
 use super::{app, ask, start, status};
 
 /// A server that answers with its name and the request, and logs the request.
-fn counting(name: &str) -> (Process, u16) {
+fn counting(name: &str) -> (TestProcess, u16) {
     let port = free_port();
     let server = format!(
         "log_format asked '$request_uri $host'; server {{ listen 127.0.0.1:{port}; access_log $DIR/asked.log asked; return 200 '{name} $request_uri $host\\n'; }}"
@@ -16,7 +16,7 @@ fn counting(name: &str) -> (Process, u16) {
     (nginx(&server, local(port)), port)
 }
 
-fn asked(server: &Process) -> String {
+fn asked(server: &TestProcess) -> String {
     fs::read_to_string(server.dir().join("asked.log")).unwrap_or_default()
 }
 

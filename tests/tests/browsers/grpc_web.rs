@@ -2,12 +2,12 @@
 
 use std::{process::Command, time::Instant};
 
-use attache_tests::{Attache, Process, eventually, free_port, local, raw, script_server};
+use attache_tests::{Attache, TestProcess, eventually, free_port, local, raw, script_server};
 use serde_json::{Value, json};
 
 use super::ask;
 
-fn start() -> (Process, Attache) {
+fn start() -> (TestProcess, Attache) {
     let port = free_port();
     let server = script_server("grpc_server.py", local(port), &[]);
     let attache = Attache::start(&format!(

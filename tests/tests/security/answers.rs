@@ -9,7 +9,7 @@ use std::{
 
 use attache_tests::{Attache, eventually, local, raw};
 
-use super::{Upstream, frame, h2, say};
+use super::{LenientUpstream, frame, h2, say};
 
 /// An HTTP/1 server that answers every request with the same bytes and then continues to read.
 fn answering(answer: &'static [u8]) -> u16 {
@@ -98,7 +98,7 @@ fn a_websocket_of_http_2_is_open_when_the_server_has_switched() {
 
 #[test]
 fn no_trailer_of_a_request_brings_back_a_field_that_the_route_removes_or_matches() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = Attache::start(&format!(
         "listeners:
   in:
@@ -142,7 +142,7 @@ fn no_trailer_and_no_1xx_of_a_response_brings_back_a_field_that_the_route_remove
 
 #[test]
 fn a_client_that_sends_nothing_takes_no_permit_if_a_server_may_send_first() {
-    let (app, cache) = (Upstream::start(), Upstream::start());
+    let (app, cache) = (LenientUpstream::start(), LenientUpstream::start());
     let attache = Attache::start(&format!(
         "listeners:
   in:

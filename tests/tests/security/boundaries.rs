@@ -9,11 +9,11 @@ use std::{
 
 use attache_tests::{Attache, curl, eventually, local, pki::Pki, raw, text};
 
-use super::Upstream;
+use super::LenientUpstream;
 
 #[test]
 fn if_identities_are_required_plaintext_has_none() {
-    let (app, pki) = (Upstream::start(), Pki::new());
+    let (app, pki) = (LenientUpstream::start(), Pki::new());
     let ca = pki.ca("ca");
     pki.issue(&ca, "api", &["api.test"]);
     let attache = |allow: &str| {
@@ -151,7 +151,7 @@ upstreams: {{ app: '{scheme}://127.0.0.1:{port}' }}",
     let auto = attache("auto", "tcp");
     assert!(s_client(auto.port, "api.test", &["postgresql"]).contains("ECHO hello"));
     // If only HTTP is spoken, only HTTP is offered, in the right version.
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let http1 = Attache::start(&format!(
         "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', protocol: http1, tls: {{ certificate: {at}/api.crt, key: {at}/api.key }} }} }}
 upstreams: {{ app: 'http://127.0.0.1:{}' }}",
@@ -168,10 +168,10 @@ upstreams: {{ app: 'http://127.0.0.1:{}' }}",
 
 #[test]
 fn a_listener_that_terminates_tls_passes_one_name_through() {
-    let (app, pki) = (Upstream::start(), Pki::new());
+    let (app, pki) = (LenientUpstream::start(), Pki::new());
     let ca = pki.ca("ca");
     pki.issue(&ca, "api", &["api.test"]);
-    pki.issue_at(&ca, "db", &["db.test"], attache_tests::pki::When::Now, 0xDB);
+    pki.issue_at(&ca, "db", &["db.test"], attache_tests::pki::Validity::Now, 0xDB);
     let port = attache_tests::free_port();
     let _db = attache_tests::pki::openssl_server(&pki, "db", port, "");
     let attache = Attache::start(&format!(

@@ -15,14 +15,14 @@ use super::say;
 
 /// One way to connect.
 #[derive(Clone, Copy)]
-pub(crate) enum Door<'a> {
+pub(crate) enum EntryPoint<'a> {
     /// TCP.
     Plain(SocketAddr),
     /// TLS, with what the client says of itself.
     Tls { port: u16, pki: &'a Pki, name: &'a str, alpn: &'a str, certificate: Option<&'a str> },
 }
 
-impl Door<'_> {
+impl EntryPoint<'_> {
     /// Sends the pieces with the pauses before them, and waits until nothing more is received.
     pub(crate) fn say(self, pieces: &[(u64, &[u8])]) -> String {
         match self {

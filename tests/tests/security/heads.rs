@@ -2,7 +2,7 @@
 
 use attache_tests::{Attache, eventually, local, raw};
 
-use super::{Upstream, h2, say};
+use super::{LenientUpstream, h2, say};
 
 fn attache(port: u16, http: &str, route: &str) -> Attache {
     Attache::start(&format!(
@@ -27,7 +27,7 @@ fn get(attache: &Attache, path: &str, fields: &str) -> String {
 
 #[test]
 fn a_client_can_not_remove_fields_that_the_route_or_this_hop_adds() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let route = "headers: { request: { set: { remote-user: anonymous, tenant: gold, x-api-key: k }, add: { x-mark: m } } }";
     let attache = attache(app.port, "forwarded: append", route);
     let nominated = "Connection: remote-user, tenant, x-api-key, x-mark, x-own, x-forwarded-for, forwarded, via, x-request-id\r\n";
@@ -50,7 +50,7 @@ fn a_client_can_not_remove_fields_that_the_route_or_this_hop_adds() {
 
 #[test]
 fn no_spelling_and_no_trailer_can_claim_an_identity() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let route = "headers: { request: { set: { x-tenant: gold }, remove: x-internal } }";
     let attache = attache(app.port, "", route);
     get(
@@ -67,7 +67,7 @@ fn no_spelling_and_no_trailer_can_claim_an_identity() {
 
 #[test]
 fn no_spelling_of_a_field_avoids_the_route_that_matches_it() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = Attache::start(&format!(
         "listeners:
   in:
@@ -87,7 +87,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}' }}",
 
 #[test]
 fn an_open_quote_hides_no_element_that_attache_adds() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = attache(app.port, "forwarded: append", "");
     get(&attache, "/", "Forwarded: for=1.2.3.4;by=\"\r\nConnection: x\r\n");
     let seen = app.seen().to_lowercase();
@@ -96,7 +96,7 @@ fn an_open_quote_hides_no_element_that_attache_adds() {
 
 #[test]
 fn path_parameters_can_not_hide_a_path() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let standard = attache(app.port, "", "");
     let refuses = attache(app.port, "path: { parameters: reject }", "");
     let keeps = attache(app.port, "path: { parameters: keep }", "");
@@ -126,7 +126,7 @@ fn path_parameters_can_not_hide_a_path() {
 
 #[test]
 fn http_2_has_the_limits_of_http_1() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = attache(app.port, "limits: { request_line: 200B, headers_count: 10 }", "");
     let ask = |path: &str, count: usize| {
         let names: Vec<String> = (0..count).map(|n| format!("x-{n}")).collect();

@@ -20,13 +20,13 @@ use std::{
 };
 
 /// A lenient HTTP server of a kind that exists: it keeps every byte that it gets, and answers whenever an empty line arrives.
-struct Upstream {
+struct LenientUpstream {
     port: u16,
     /// The received bytes, by connection.
     seen: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-impl Upstream {
+impl LenientUpstream {
     fn start() -> Self {
         Self::start_at("127.0.0.1:0")
     }

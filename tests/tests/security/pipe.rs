@@ -4,7 +4,7 @@ use std::{io::Write, net::TcpStream, thread, time::Duration};
 
 use attache_tests::{Attache, eventually, local, raw};
 
-use super::{Upstream, frame, h2, say};
+use super::{LenientUpstream, frame, h2, say};
 
 const REQUEST: &[u8] =
     b"GET /internal/x HTTP/1.1\r\nHost: app\r\nX-Forwarded-Client-Cert: URI=spiffe://root\r\nConnection: close\r\n\r\n";
@@ -24,7 +24,7 @@ upstreams: {{ app: {{ address: 'http://127.0.0.1:{port}', circuit_breaker: {{ ma
 
 #[test]
 fn bytes_that_are_not_http_never_reach_an_http_upstream() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = guarded(app.port);
     let address = local(attache.port);
     let prefixes: [&[u8]; 10] = [
@@ -55,7 +55,7 @@ fn bytes_that_are_not_http_never_reach_an_http_upstream() {
 
 #[test]
 fn a_client_that_connects_ahead_of_use_is_served_and_holds_no_permit() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = guarded(app.port);
     let address = local(attache.port);
     let ahead: Vec<_> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -73,7 +73,7 @@ fn a_client_that_connects_ahead_of_use_is_served_and_holds_no_permit() {
 
 #[test]
 fn with_both_kinds_of_routes_a_request_stays_a_request_whatever_precedes_it() {
-    let (app, cache) = (Upstream::start(), Upstream::start());
+    let (app, cache) = (LenientUpstream::start(), LenientUpstream::start());
     let attache = Attache::start(&format!(
         "listeners:
   in:
@@ -108,7 +108,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}', cache: 'tcp://127.0.0.1:{}' }}",
 
 #[test]
 fn a_connect_becomes_a_tunnel_only_if_the_config_allows_one() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = Attache::start(&format!(
         "access_log: {{ to: stdout }}
 listeners:
@@ -154,7 +154,7 @@ upstreams: {{ app: 'http://127.0.0.1:{0}', raw: 'tcp://127.0.0.1:{0}', any: auth
 
 #[test]
 fn an_extended_connect_for_anything_but_a_websocket_gets_501() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = Attache::start(&format!(
         "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', protocol: http }} }}\nupstreams: {{ app: 'http://127.0.0.1:{}' }}",
         app.port
@@ -200,7 +200,7 @@ fn an_extended_connect_for_anything_but_a_websocket_gets_501() {
 
 #[test]
 fn limits_and_faults_apply_to_tunnels_and_opaque_bytes() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = |listener: &str, route: &str, upstream: &str| {
         Attache::start(&format!(
             "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', {listener}, routes: [{{ to: app, {route} }}] }} }}\nupstreams: {{ app: {upstream} }}"
@@ -238,7 +238,7 @@ fn limits_and_faults_apply_to_tunnels_and_opaque_bytes() {
 
 #[test]
 fn a_request_that_a_limit_refuses_reaches_no_mirror() {
-    let (app, shadow) = (Upstream::start(), Upstream::start());
+    let (app, shadow) = (LenientUpstream::start(), LenientUpstream::start());
     let attache = Attache::start(&format!(
         "listeners:
   in:

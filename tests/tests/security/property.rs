@@ -8,17 +8,17 @@
 
 use std::{net::SocketAddr, process::Command, thread};
 
-use attache_tests::{Attache, Process, eventually, free_port, http_get, local, pki::Pki, text};
+use attache_tests::{Attache, TestProcess, eventually, free_port, http_get, local, pki::Pki, text};
 
-use super::{Upstream, doors::Door, frame, h2};
+use super::{LenientUpstream, doors::EntryPoint, frame, h2};
 
 /// The identity that may use the listener with TLS.
 const WEB: &str = "spiffe://shop/web";
 
 /// xorshift64*: it is good enough for these tests.
-struct Dice(u64);
+struct RandomNumbers(u64);
 
-impl Dice {
+impl RandomNumbers {
     fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -33,7 +33,7 @@ impl Dice {
 
 /// How clients connect.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum ConnectMode {
     /// TCP.
     Plain,
     /// Mutual TLS; one identity is allowed.
@@ -43,7 +43,7 @@ enum Form {
 }
 
 /// A listener whose upstream `app` has three HTTP rules, with routes for other traffic beside it.
-fn config(dice: &mut Dice, form: Form, app: u16, raw: u16, pki: &Pki) -> String {
+fn config(dice: &mut RandomNumbers, form: ConnectMode, app: u16, raw: u16, pki: &Pki) -> String {
     let protocol = dice.of(&["auto", "auto", "auto", "http", "http1"]);
     let opaque = protocol == "auto";
     let beside = match dice.roll(3) {
@@ -53,15 +53,15 @@ fn config(dice: &mut Dice, form: Form, app: u16, raw: u16, pki: &Pki) -> String 
     };
     let catch_all = if opaque && dice.roll(3) == 0 { "\n    to: raw" } else { "" };
     let (more, address) = match form {
-        Form::Plain => (String::new(), format!("http://127.0.0.1:{app}")),
-        Form::Tls => {
+        ConnectMode::Plain => (String::new(), format!("http://127.0.0.1:{app}")),
+        ConnectMode::Tls => {
             let at = pki.dir().display();
             let tls = format!(
                 "\n    tls: {{ certificate: {at}/api.crt, key: {at}/api.key, client_ca: {at}/ca.crt, allow: {WEB} }}"
             );
             (tls, format!("http://127.0.0.1:{app}"))
         }
-        Form::Redirected => ("\n    transparent: true".to_owned(), "original-destination".to_owned()),
+        ConnectMode::Redirected => ("\n    transparent: true".to_owned(), "original-destination".to_owned()),
     };
     // Opaque bytes have no path, so such a rule refuses them all.
     let rules = dice.of(&["", "", "\n    authorization: { deny: [{ name: shut, path: /shut/* }] }"]);
@@ -83,7 +83,7 @@ upstreams: {{ app: '{address}', raw: 'tcp://127.0.0.1:{raw}' }}"
 }
 
 /// One client: pieces with the pauses before them.
-fn ask(dice: &mut Dice, mark: &str) -> Vec<(u64, Vec<u8>)> {
+fn ask(dice: &mut RandomNumbers, mark: &str) -> Vec<(u64, Vec<u8>)> {
     let path = format!(
         "{}{mark}",
         dice.of(&[
@@ -166,27 +166,34 @@ fn ask(dice: &mut Dice, mark: &str) -> Vec<(u64, Vec<u8>)> {
 }
 
 /// Sends 60 random asks with a random config. Returns how many requests reached `app`.
-fn round(dice: &mut Dice, form: Form, number: usize, seed: u64, app: &Upstream, pki: &Pki) -> usize {
-    let other = Upstream::start();
+fn round(
+    dice: &mut RandomNumbers,
+    form: ConnectMode,
+    number: usize,
+    seed: u64,
+    app: &LenientUpstream,
+    pki: &Pki,
+) -> usize {
+    let other = LenientUpstream::start();
     let text = config(dice, form, app.port, other.port, pki);
     let attache = match form {
-        Form::Redirected => redirected(&text, app.port),
-        Form::Plain | Form::Tls => Attache::start(&text),
+        ConnectMode::Redirected => redirected(&text, app.port),
+        ConnectMode::Plain | ConnectMode::Tls => Attache::start(&text),
     };
     let asks: Vec<_> = (0..60)
         .map(|count| {
             let mark = format!("mark-{number}-{count}");
             match form {
-                Form::Plain => (Door::Plain(local(attache.port)), ask(dice, &mark)),
-                Form::Redirected => {
-                    (Door::Plain(SocketAddr::from(([127, 0, 0, 9], app.port))), ask(dice, &mark))
+                ConnectMode::Plain => (EntryPoint::Plain(local(attache.port)), ask(dice, &mark)),
+                ConnectMode::Redirected => {
+                    (EntryPoint::Plain(SocketAddr::from(([127, 0, 0, 9], app.port))), ask(dice, &mark))
                 }
-                Form::Tls => {
+                ConnectMode::Tls => {
                     let certificate = dice.of(&[Some("web"), Some("web"), Some("web"), Some("other"), None]);
                     let name = dice.of(&["api.test", "api.test", "raw.test"]);
                     let alpn = dice.of(&["", "", "http/1.1", "h2", "h2,http/1.1", "http/1.0", "postgresql"]);
                     let denied = if certificate == Some("web") { "" } else { "-denied" };
-                    let door = Door::Tls { port: attache.port, pki, name, alpn, certificate };
+                    let door = EntryPoint::Tls { port: attache.port, pki, name, alpn, certificate };
                     (door, ask(dice, &format!("{mark}{denied}")))
                 }
             }
@@ -244,14 +251,14 @@ fn pki() -> Pki {
     pki
 }
 
-fn hold(form: Form, rounds: usize) {
+fn hold(form: ConnectMode, rounds: usize) {
     let (seed, pki) = (seed(), pki());
-    let mut dice = Dice(seed);
+    let mut dice = RandomNumbers(seed);
     let reached: usize = (0..rounds)
         .map(|number| {
             let app = match form {
-                Form::Redirected => Upstream::start_at("127.0.0.9:0"),
-                Form::Plain | Form::Tls => Upstream::start(),
+                ConnectMode::Redirected => LenientUpstream::start_at("127.0.0.9:0"),
+                ConnectMode::Plain | ConnectMode::Tls => LenientUpstream::start(),
             };
             round(&mut dice, form, number, seed, &app, &pki)
         })
@@ -261,12 +268,12 @@ fn hold(form: Form, rounds: usize) {
 
 #[test]
 fn all_rules_have_checked_what_reaches_their_upstream() {
-    hold(Form::Plain, 8);
+    hold(ConnectMode::Plain, 8);
 }
 
 #[test]
 fn all_rules_have_checked_what_reaches_their_upstream_through_mutual_tls() {
-    hold(Form::Tls, 5);
+    hold(ConnectMode::Tls, 5);
 }
 
 /// This needs root, for a network namespace of its own: the test runs itself inside it.
@@ -286,7 +293,7 @@ fn all_rules_have_checked_what_reaches_their_upstream_after_a_redirect() {
 #[ignore = "what_reaches_it_after_a_redirect runs it where the network is its own"]
 fn inside_of_a_network_namespace() {
     text(&Command::new("ip").args(["link", "set", "lo", "up"]).output().unwrap());
-    hold(Form::Redirected, 4);
+    hold(ConnectMode::Redirected, 4);
 }
 
 /// attache under a user of its own. The kernel redirects connections of other users to 127.0.0.9 to its port.
@@ -312,7 +319,7 @@ table ip redirected {{
     let mut command = Command::new("setpriv");
     command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]);
     command.arg(attache_tests::binary()).args(["run", "-c"]).arg(&file);
-    let mut process = Process::start(&mut command, dir);
+    let mut process = TestProcess::start(&mut command, dir);
     process.wait_for(local(metrics));
     eventually("attache is ready", || http_get(local(metrics), "/readyz").starts_with("HTTP/1.1 200"));
     Attache { process, port, metrics, admin: 0 }

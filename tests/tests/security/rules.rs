@@ -4,11 +4,11 @@ use std::thread;
 
 use attache_tests::{Attache, local};
 
-use super::{Upstream, frame, h2, say};
+use super::{LenientUpstream, frame, h2, say};
 
 #[test]
 fn no_form_of_http_2_avoids_an_access_rule() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = Attache::start(&format!(
         "listeners:
   in:

@@ -2,7 +2,7 @@
 
 use attache_tests::{Attache, local};
 
-use super::{Upstream, frame, h2, say};
+use super::{LenientUpstream, frame, h2, say};
 
 fn attache(port: u16, http: &str, routes: &str) -> Attache {
     Attache::start(&format!(
@@ -18,7 +18,7 @@ fn status(answer: &str) -> &str {
 
 #[test]
 fn a_spelling_of_a_host_that_is_rejected_reaches_no_upstream() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let spellings = [
         ("capitals", &["App.test", "app.tesT:8080"][..]),
         ("trailing", &["app.test.", "app.test.:8080", "app.test:"]),
@@ -51,7 +51,7 @@ fn a_spelling_of_a_host_that_is_rejected_reaches_no_upstream() {
 
 #[test]
 fn a_query_is_read_as_the_listener_says() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let queries = ["a=1", "A=1", "%61=1", "x;a=1", "a=2&a=1", "a=%31", "a=1&a=2", "b=1"];
     for (setting, found) in [
         ("", &["a=1", "%61=1", "a=2&a=1", "a=%31", "a=1&a=2"][..]),
@@ -77,7 +77,7 @@ fn a_query_is_read_as_the_listener_says() {
 
 #[test]
 fn no_upstream_sees_the_end_of_a_body_above_its_limit() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let routes = "{ match: { path: /more }, to: app, body_size: 9B }, { match: { path: /any }, to: app, body_size: 0B }";
     let attache = attache(app.port, "limits: { body_size: 4B }", routes);
     for (path, most) in [("/", 4), ("/more", 9), ("/any", 99)] {

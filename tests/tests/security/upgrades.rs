@@ -3,7 +3,7 @@
 
 use attache_tests::{Attache, eventually, local, raw};
 
-use super::{Upstream, h2, say};
+use super::{LenientUpstream, h2, say};
 
 fn attache(port: u16) -> Attache {
     Attache::start(&format!(
@@ -24,7 +24,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
 }
 
 /// The status, and the part of the request that the upstream saw.
-fn ask(attache: &Attache, app: &Upstream, path: &str, protocol: &str) -> (String, String) {
+fn ask(attache: &Attache, app: &LenientUpstream, path: &str, protocol: &str) -> (String, String) {
     app.forget();
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -35,7 +35,7 @@ fn ask(attache: &Attache, app: &Upstream, path: &str, protocol: &str) -> (String
 
 #[test]
 fn a_protocol_that_the_config_does_not_allow_reaches_no_upstream() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = attache(app.port);
     for (path, protocol, passes) in [
         ("/", "websocket", false),
@@ -73,7 +73,7 @@ fn a_protocol_that_the_config_does_not_allow_reaches_no_upstream() {
 
 #[test]
 fn an_upgrade_that_is_ignored_is_a_request_like_others() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = attache(app.port);
     let (status, seen) = ask(&attache, &app, "/plain/x", "websocket");
     assert_eq!(status, "200");
@@ -82,7 +82,7 @@ fn an_upgrade_that_is_ignored_is_a_request_like_others() {
 
 #[test]
 fn a_websocket_of_http_2_needs_the_same_permission() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let attache = attache(app.port);
     for (path, passes) in
         [("/", false), ("/socket/x", true), ("/two/x", true), ("/all/x", true), ("/plain/x", false)]
@@ -114,7 +114,7 @@ const CHUNKED: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nX_User: 1\r\nX.User: 2\r\
 
 #[test]
 fn header_names_that_look_like_others_are_kept_dropped_or_refused() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     for (config, status, kept) in [
         ("", "200", "x_user x.user x-user x_sum x.sum x-sum"),
         ("underscores: drop", "200", "x.user x-user x.sum x-sum"),
@@ -144,7 +144,7 @@ fn header_names_that_look_like_others_are_kept_dropped_or_refused() {
 
 #[test]
 fn header_names_of_http_2_are_handled_the_same() {
-    let app = Upstream::start();
+    let app = LenientUpstream::start();
     let fields = [
         (":method", "GET"),
         (":scheme", "http"),

@@ -8,12 +8,12 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Process, binary, eventually, free_port, local, nginx,
-    pki::{Pki, When},
+    Attache, TestProcess, binary, eventually, free_port, local, nginx,
+    pki::{Pki, Validity},
     text,
 };
 
-use crate::{End, ask, refused};
+use crate::{StopLoadOnDrop, ask, refused};
 
 const NAME: &str = "orders.test";
 const SECRET: &str = "s3cr3t-of-the-first-day";
@@ -21,13 +21,13 @@ const SECRET: &str = "s3cr3t-of-the-first-day";
 /// A folder with a server's certificate and a token.
 fn folder() -> Pki {
     let pki = Pki::new();
-    pki.issue_at(&pki.ca("ca"), "orders", &[NAME], When::Now, 1);
+    pki.issue_at(&pki.ca("ca"), "orders", &[NAME], Validity::Now, 1);
     fs::write(pki.path("token"), format!("{SECRET}\n")).unwrap();
     pki
 }
 
 /// An https server that answers with the request that it got, over HTTP/2 if `http2` is set.
-fn server(pki: &Pki, http2: bool) -> (u16, Process) {
+fn server(pki: &Pki, http2: bool) -> (u16, TestProcess) {
     let (port, listen) = (free_port(), if http2 { "ssl http2" } else { "ssl" });
     let server = nginx(
         &format!(
@@ -108,7 +108,7 @@ fn a_rotated_secret_is_used_without_a_request_that_fails_and_a_bad_file_changes_
     let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let sent = || ask(&[&attache.url("/")]);
     thread::scope(|scope| {
-        let _end = End(&over);
+        let _end = StopLoadOnDrop(&over);
         scope.spawn(|| {
             while !over.load(Relaxed) {
                 let url = attache.url("/only-with");

@@ -2,21 +2,21 @@
 
 use std::process::Command;
 
-use attache_tests::{Attache, Process, eventually, free_port, local, nginx, pki::Pki, text};
+use attache_tests::{Attache, TestProcess, eventually, free_port, local, nginx, pki::Pki, text};
 
-use crate::{ask, refused};
+use crate::{ask, ask_tls, refused};
 
 const WEB: &str = "spiffe://shop/ns/shop/sa/web";
 const CRON: &str = "spiffe://shop/ns/batch/sa/cron";
 
-struct TlsListener {
+struct IdentityListener {
     pki: Pki,
     attache: Attache,
-    _app: Process,
+    _app: TestProcess,
 }
 
 /// mTLS in front of an application that answers with the headers that it got. `tls` and `rest` are more keys of `tls` and of the listener.
-fn site(tls: &str, rest: &str) -> TlsListener {
+fn site(tls: &str, rest: &str) -> IdentityListener {
     let pki = Pki::new();
     let ca = pki.ca("ca");
     pki.issue(&ca, "api", &["api.test", "spiffe://shop/ns/shop/sa/api"]);
@@ -39,22 +39,12 @@ listeners:
 upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
     );
     let attache = Attache::start(&config.replace("PKI", &pki.dir().display().to_string()));
-    TlsListener { pki, attache, _app: app }
+    IdentityListener { pki, attache, _app: app }
 }
 
-impl TlsListener {
+impl IdentityListener {
     fn ask(&self, client: Option<&str>, path: &str, more: &[&str]) -> String {
-        let resolve = format!("api.test:{}:127.0.0.1", self.attache.port);
-        let (ca, url) = (self.pki.at("ca.crt"), format!("https://api.test:{}{path}", self.attache.port));
-        let mut arguments = vec!["--cacert", &ca, "--resolve", &resolve];
-        let files =
-            client.map(|name| (self.pki.at(&format!("{name}.crt")), self.pki.at(&format!("{name}.key"))));
-        if let Some((certificate, key)) = &files {
-            arguments.extend(["--cert", certificate, "--key", key]);
-        }
-        arguments.extend(more);
-        arguments.push(&url);
-        ask(&arguments)
+        ask_tls(&self.pki, ("api.test", self.attache.port), path, client, more)
     }
 
     fn logged(&self, parts: &[&str]) {

@@ -3,12 +3,12 @@
 use std::fs;
 
 use attache_tests::{
-    Attache, Process, curl, eventually, free_port, local, nginx,
-    pki::{Ca, Pki, When, shown_serial},
+    Attache, TestProcess, curl, eventually, free_port, local, nginx,
+    pki::{CertificateAuthority, Pki, Validity, shown_serial},
     text,
 };
 
-use crate::{ask, counted, refused};
+use crate::{ask, ask_tls, counted, refused};
 
 const API: &str = "api.test";
 const WEB: &str = "spiffe://shop/ns/shop/sa/web";
@@ -16,9 +16,9 @@ const WEB: &str = "spiffe://shop/ns/shop/sa/web";
 /// A listener that terminates TLS for `api.test`, and an application that answers with what it was told about the client.
 struct TlsListener {
     pki: Pki,
-    ca: Ca,
+    ca: CertificateAuthority,
     attache: Attache,
-    _app: Process,
+    _app: TestProcess,
 }
 
 impl TlsListener {
@@ -26,10 +26,10 @@ impl TlsListener {
     fn new(tls: &str) -> Self {
         let pki = Pki::new();
         let ca = pki.ca("ca");
-        pki.issue_at(&ca, "api", &[API, "spiffe://shop/ns/shop/sa/api"], When::Now, 0xA1);
-        pki.issue_at(&ca, "other", &["other.test"], When::Now, 0xB2);
+        pki.issue_at(&ca, "api", &[API, "spiffe://shop/ns/shop/sa/api"], Validity::Now, 0xA1);
+        pki.issue_at(&ca, "other", &["other.test"], Validity::Now, 0xB2);
         pki.issue(&ca, "web", &[WEB, "web.test"]);
-        pki.issue_at(&ca, "revoked", &["revoked.test"], When::Now, 66);
+        pki.issue_at(&ca, "revoked", &["revoked.test"], Validity::Now, 66);
         pki.issue(&pki.ca("stranger-ca"), "stranger", &[WEB]);
         fs::write(pki.path("ca.crl"), ca.revoke(66)).unwrap();
         let port = free_port();
@@ -58,17 +58,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}",
 
     /// Calls it with curl as this client, with more arguments.
     fn ask(&self, client: Option<&str>, more: &[&str]) -> String {
-        let resolve = format!("{API}:{}:127.0.0.1", self.attache.port);
-        let (ca, url) = (self.pki.at("ca.crt"), self.url(API));
-        let mut arguments = vec!["--cacert", &ca, "--resolve", &resolve];
-        let files =
-            client.map(|name| (self.pki.at(&format!("{name}.crt")), self.pki.at(&format!("{name}.key"))));
-        if let Some((certificate, key)) = &files {
-            arguments.extend(["--cert", certificate, "--key", key]);
-        }
-        arguments.extend(more);
-        arguments.push(&url);
-        ask(&arguments)
+        ask_tls(&self.pki, (API, self.attache.port), "/", client, more)
     }
 }
 

@@ -12,7 +12,7 @@ mod upstream;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use attache_tests::{Attache, curl, eventually};
+use attache_tests::{Attache, curl, eventually, pki::Pki};
 
 /// Waits until this reason was counted for an exchange.
 fn counted(attache: &Attache, reason: &str) {
@@ -26,6 +26,21 @@ fn ask(arguments: &[&str]) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// The same, for `path` on `port` of this machine as `host`. `client` names the client's certificate in `pki`, whose
+/// `ca.crt` is trusted.
+fn ask_tls(pki: &Pki, (host, port): (&str, u16), path: &str, client: Option<&str>, more: &[&str]) -> String {
+    let resolve = format!("{host}:{port}:127.0.0.1");
+    let (ca, url) = (pki.at("ca.crt"), format!("https://{host}:{port}{path}"));
+    let mut arguments = vec!["--cacert", &ca, "--resolve", &resolve];
+    let files = client.map(|name| (pki.at(&format!("{name}.crt")), pki.at(&format!("{name}.key"))));
+    if let Some((certificate, key)) = &files {
+        arguments.extend(["--cert", certificate, "--key", key]);
+    }
+    arguments.extend(more);
+    arguments.push(&url);
+    ask(&arguments)
+}
+
 /// Checks that the answer has this status and reason, and says why.
 fn refused(answer: &str, status: u16, reason: &str) {
     let first = answer.lines().next().unwrap_or_default();
@@ -36,9 +51,9 @@ fn refused(answer: &str, status: u16, reason: &str) {
 }
 
 /// Ends the load, even if the rotation failed.
-struct End<'a>(&'a AtomicBool);
+struct StopLoadOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for End<'_> {
+impl Drop for StopLoadOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Relaxed);
     }

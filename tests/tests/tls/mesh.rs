@@ -9,23 +9,23 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Process, curl, eventually, free_port, local, nginx,
-    pki::{Pki, When, shown_serial_as},
+    Attache, TestProcess, curl, eventually, free_port, local, nginx,
+    pki::{CertificatePair, Pki, Validity, shown_serial_as},
     script, script_process, script_server, text,
 };
 
-use crate::{End, ask, refused};
+use crate::{StopLoadOnDrop, ask, refused};
 
 const WEB: &str = "spiffe://shop/ns/shop/sa/web";
 
-struct Mesh {
+struct TlsMesh {
     _pki: Pki,
     near: Attache,
     far: Attache,
 }
 
 /// Plaintext to `near`, mutual TLS to `far`, plaintext to `app`.
-fn mesh(app: &str) -> Mesh {
+fn mesh(app: &str) -> TlsMesh {
     let pki = Pki::new();
     let ca = pki.ca("ca");
     pki.issue(&ca, "web", &[WEB]);
@@ -46,10 +46,10 @@ upstreams:
     tls: {{ name: api.test, ca: {at}/ca.crt, certificate: {at}/web.crt, key: {at}/web.key }}",
         far.port
     ));
-    Mesh { _pki: pki, near, far }
+    TlsMesh { _pki: pki, near, far }
 }
 
-fn app(port: u16) -> Process {
+fn app(port: u16) -> TestProcess {
     nginx(
         &format!("server {{ listen 127.0.0.1:{port}; return 200 'client=$http_x_forwarded_client_cert'; }}"),
         local(port),
@@ -127,7 +127,7 @@ fn an_svid_is_rotated_under_load_and_outlives_its_agent() {
     let id = "spiffe://shop/api";
     let issue = |serial: u64| {
         // The agent watches the certificate's file, so that file is replaced last.
-        let (certificate, key) = ca.pair(&[id, "api.test"], When::Now, serial);
+        let CertificatePair { certificate, key } = ca.issue_at(&[id, "api.test"], Validity::Now, serial);
         fs::write(pki.path("api.key"), key).unwrap();
         fs::write(pki.path("new"), certificate).unwrap();
         fs::rename(pki.path("new"), pki.path("api.crt")).unwrap();
@@ -173,7 +173,7 @@ upstreams:
         eventually(serial, || shown_serial_as(far.port, "api.test", &own) == serial);
     };
     thread::scope(|scope| {
-        let _end = End(&over);
+        let _end = StopLoadOnDrop(&over);
         scope.spawn(|| {
             while !over.load(Relaxed) {
                 let report =

@@ -11,19 +11,19 @@ use std::{
 
 use attache_tests::{
     Attache, curl, eventually, free_port, local, nginx,
-    pki::{Ca, Pki, When, shown_serial},
+    pki::{CertificateAuthority, CertificatePair, Pki, Validity, shown_serial},
     text,
 };
 
-use crate::End;
+use crate::StopLoadOnDrop;
 
 const ROTATIONS: u64 = 50;
 
 /// `DIR/tls.crt` and `tls.key` lead through `..data` to the newest folder.
-fn rotate(dir: &Path, ca: &Ca, names: &[&str], serial: u64) {
+fn rotate(dir: &Path, ca: &CertificateAuthority, names: &[&str], serial: u64) {
     let folder = format!("..{serial}");
     fs::create_dir_all(dir.join(&folder)).unwrap();
-    let (certificate, key) = ca.pair(names, When::Now, serial);
+    let CertificatePair { certificate, key } = ca.issue_at(names, Validity::Now, serial);
     fs::write(dir.join(&folder).join("tls.crt"), certificate).unwrap();
     fs::write(dir.join(&folder).join("tls.key"), key).unwrap();
     symlink(&folder, dir.join("..new")).unwrap();
@@ -71,7 +71,7 @@ upstreams:
     let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let reloads = |attache: &Attache| attache.metric("attache_certificate_reloads_total", &["\"ok\""]);
     thread::scope(|scope| {
-        let _end = End(&over);
+        let _end = StopLoadOnDrop(&over);
         scope.spawn(|| {
             while !over.load(Relaxed) {
                 let output =
@@ -113,7 +113,7 @@ upstreams:
 fn a_key_that_does_not_match_is_counted_and_the_last_good_pair_stays_in_use() {
     let pki = Pki::new();
     let ca = pki.ca("ca");
-    pki.issue_at(&ca, "api", &["api.test"], When::Now, 0xA1);
+    pki.issue_at(&ca, "api", &["api.test"], Validity::Now, 0xA1);
     let at = pki.dir().display();
     let attache = Attache::start(&format!(
         "listeners:
@@ -122,7 +122,7 @@ fn a_key_that_does_not_match_is_counted_and_the_last_good_pair_stays_in_use() {
     tls: {{ certificate: {at}/api.crt, key: {at}/api.key }}
 upstreams: {{ app: 'http://127.0.0.1:1' }}"
     ));
-    let (certificate, key) = ca.pair(&["api.test"], When::Now, 0xB2);
+    let CertificatePair { certificate, key } = ca.issue_at(&["api.test"], Validity::Now, 0xB2);
     fs::write(pki.path("api.crt"), certificate).unwrap();
     eventually("the failure is counted", || attache.metric("attache_certificates_failing", &[]) >= 1.0);
     assert_eq!(attache.metric("attache_certificate_reloads_total", &["\"failed\""]), 1.0);

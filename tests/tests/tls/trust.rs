@@ -6,8 +6,8 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Process, eventually, free_port, local, nginx,
-    pki::{Pki, When},
+    Attache, TestProcess, eventually, free_port, local, nginx,
+    pki::{Pki, Validity},
     script_server, text,
 };
 
@@ -16,7 +16,7 @@ use crate::{ask, counted, refused};
 const NAME: &str = "orders.test";
 
 /// A TLS server with the certificate `NAME.crt`, and attache in front of it with these keys of `tls`. Every request has a handshake.
-fn to_server(pki: &Pki, certificate: &str, tls: &str) -> (Attache, Process) {
+fn to_server(pki: &Pki, certificate: &str, tls: &str) -> (Attache, TestProcess) {
     let port = free_port();
     let (crt, key) = (pki.at(&format!("{certificate}.crt")), pki.at(&format!("{certificate}.key")));
     let server = nginx(
@@ -108,7 +108,7 @@ listeners:
 fn a_revoked_upstream_gets_nothing() {
     let pki = Pki::new();
     let ca = pki.ca("ca");
-    pki.issue_at(&ca, "orders", &[NAME, "spiffe://shop/orders"], When::Now, 7);
+    pki.issue_at(&ca, "orders", &[NAME, "spiffe://shop/orders"], Validity::Now, 7);
     fs::write(pki.path("ca.crl"), ca.revoke(66)).unwrap();
     for tls in ["", "peers: 'spiffe://shop/orders', "] {
         replace(&pki, "ca.crl", ca.revoke(66));
@@ -147,7 +147,7 @@ fn a_pin_matches_the_server_s_own_key() {
 fn an_ocsp_response_is_stapled_and_replaced_with_its_file() {
     let pki = Pki::new();
     let ca = pki.ca("ca");
-    pki.issue_at(&ca, "api", &["api.test"], When::Now, 0xA1);
+    pki.issue_at(&ca, "api", &["api.test"], Validity::Now, 0xA1);
     let respond = |status: &str| {
         // The database of openssl: status, expiry, revocation, serial, file, subject.
         let revoked = if status == "R" { "210101000000Z" } else { "" };

@@ -8,7 +8,7 @@ use std::{
 
 use attache_tests::{
     Attache, free_port, local, nginx,
-    pki::{Pki, When, openssl_server},
+    pki::{Pki, Validity, openssl_server},
 };
 
 use crate::{ask, refused};
@@ -30,7 +30,7 @@ upstreams:
 
 const CA: &str = "ca: PKI/ca.crt";
 
-fn serve(pki: &Pki, certificate: &str, listen: &str) -> (u16, attache_tests::Process) {
+fn serve(pki: &Pki, certificate: &str, listen: &str) -> (u16, attache_tests::TestProcess) {
     let port = free_port();
     let server = nginx(
         &format!(
@@ -63,8 +63,8 @@ fn an_upstream_that_can_not_be_verified_gets_nothing_and_the_reason_says_why() {
     let (ca, other) = (pki.ca("ca"), pki.ca("other"));
     pki.issue(&other, "untrusted", &[NAME]);
     pki.issue(&ca, "misnamed", &["payments.test"]);
-    pki.issue_at(&ca, "expired", &[NAME], When::Past, 1);
-    pki.issue_at(&ca, "early", &[NAME], When::Future, 1);
+    pki.issue_at(&ca, "expired", &[NAME], Validity::Past, 1);
+    pki.issue_at(&ca, "early", &[NAME], Validity::Future, 1);
     for (certificate, reason) in [
         ("untrusted", "tls-untrusted"),
         ("misnamed", "tls-name-mismatch"),

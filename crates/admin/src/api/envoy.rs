@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use attache_telemetry::{METRICS_CONTENT_TYPE, Names};
+use attache_telemetry::{METRICS_CONTENT_TYPE, NamingScheme};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -36,10 +36,10 @@ pub(crate) fn answer(
             method_not_allowed(method, READ)
         }
         "/stats" if !asked_for("prometheus") => {
-            super::envoy_stats::answer(&api.state.metrics.render_named(Names::Envoy), asked)
+            super::envoy_stats::answer(&api.state.metrics.render_named(NamingScheme::Envoy), asked)
         }
         "/stats/prometheus" | "/stats" => {
-            let page = api.state.metrics.render_named(Names::Envoy);
+            let page = api.state.metrics.render_named(NamingScheme::Envoy);
             with_type(StatusCode::OK, METRICS_CONTENT_TYPE, page)
         }
         "/ready" => match state(api) {

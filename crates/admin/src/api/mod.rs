@@ -8,7 +8,7 @@ mod envoy_stats;
 
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::SystemTime};
 
-use attache_rpc::server::Socket;
+use attache_rpc::server::ServerSocket;
 use attache_telemetry::{LogControl, Reason, Stats};
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ pub struct AdminApi {
 
 impl fmt::Debug for AdminApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Api").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("AdminApi").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -111,7 +111,7 @@ const CLIENTS: usize = 200;
 
 /// Answers the admin API on this socket until `shutdown` completes. Fails at once if the address isn't a loopback address.
 pub async fn serve_api(
-    socket: impl Into<Socket>,
+    socket: impl Into<ServerSocket>,
     api: AdminApi,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
@@ -238,11 +238,12 @@ fn stats(api: &AdminApi) -> Value {
 
 fn failures(api: &AdminApi) -> Value {
     let watch = api.state.metrics.watch();
-    let failures: Vec<_> = watch.failures(FAILURES).iter().map(attache_telemetry::Record::json).collect();
+    let failures: Vec<_> =
+        watch.failures(FAILURES).iter().map(attache_telemetry::ExchangeRecord::json).collect();
     let now = SystemTime::now();
     // A 4xx status counts as a failure of an upstream only if the upstream answers with nothing else.
     let refusing = api.stats.client_errors();
-    let is_refusing = |group: &attache_telemetry::Group| {
+    let is_refusing = |group: &attache_telemetry::FailureGroup| {
         group.kind.upstream.as_ref().is_some_and(|name| refusing.contains(name))
     };
     let groups = watch.groups().into_iter().chain(watch.client_errors().into_iter().filter(is_refusing));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use attache_config::model::AppUrl;
-use attache_rpc::client::{self, Bounds, DialError, Dialled, Protocol};
+use attache_rpc::client::{self, CallLimits, CallProtocol, DialError, OpenedConnection};
 use http::{
     HeaderValue, Request,
     header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT},
@@ -30,9 +30,9 @@ pub(super) async fn ask(
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("attache/", env!("CARGO_PKG_VERSION"))));
     let dial = async {
         let stream = TcpStream::connect(url.address).await?;
-        Ok::<_, DialError>(Dialled::new(stream, Protocol::Http1))
+        Ok::<_, DialError>(OpenedConnection::new(stream, CallProtocol::Http1))
     };
-    let bounds = Bounds { connect: within, total: within, body: max_size, ..Bounds::default() };
+    let bounds = CallLimits { connect: within, total: within, body: max_size, ..CallLimits::default() };
     let answer = client::call(dial, request, bounds).await.map_err(|error| error.to_string())?;
     let body = String::from_utf8(answer.body.into()).map_err(|_| "the answer isn't UTF-8 text".to_owned())?;
     Ok(AppAnswer { status: answer.status, content_type: answer.headers.get(CONTENT_TYPE).cloned(), body })

@@ -14,7 +14,7 @@ use std::{
 };
 
 use attache_config::model::{AppMetrics, MetricNames};
-use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, Names, OPENMETRICS_CONTENT_TYPE};
+use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, NamingScheme, OPENMETRICS_CONTENT_TYPE};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -47,8 +47,8 @@ pub(crate) async fn metrics(metrics: &Metrics, app: &AppMetricsHandle, open: boo
 pub(crate) fn named(metrics: &Metrics, told: &AppMetricsSettings) -> String {
     match told.app.names {
         MetricNames::Attache => metrics.render(),
-        MetricNames::Envoy => metrics.render_named(Names::Envoy),
-        MetricNames::Istio => metrics.render_named(Names::Istio {
+        MetricNames::Envoy => metrics.render_named(NamingScheme::Envoy),
+        MetricNames::Istio => metrics.render_named(NamingScheme::Istio {
             workload: told.app.workload.as_deref().unwrap_or_default(),
             namespace: told.app.namespace.as_deref().unwrap_or_default(),
             proofs: &told.proofs,

@@ -15,7 +15,7 @@ mod merge;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use attache_config::model::{Config, MetricsPage, TlsMode, TlsServer};
-use attache_telemetry::Proof;
+use attache_telemetry::IdentityProof;
 use http::{HeaderMap, StatusCode, header::ACCEPT};
 
 pub(crate) use self::merge::{metrics, named};
@@ -30,7 +30,7 @@ pub struct AppMetricsHandle(Arc<Mutex<Arc<AppMetricsSettings>>>);
 pub(crate) struct AppMetricsSettings {
     pub(crate) app: MetricsPage,
     /// For each listener, how its clients prove their identity.
-    pub(crate) proofs: Vec<(String, Proof)>,
+    pub(crate) proofs: Vec<(String, IdentityProof)>,
 }
 
 impl AppMetricsHandle {
@@ -58,12 +58,12 @@ impl AppMetricsHandle {
 }
 
 /// How the clients of a listener with these TLS settings prove their identity.
-fn proof(tls: Option<&TlsServer>) -> Proof {
+fn proof(tls: Option<&TlsServer>) -> IdentityProof {
     match tls {
         Some(tls) if tls.client_trust.is_some() && (!tls.client_optional || !tls.allow.is_empty()) => {
-            if tls.mode == TlsMode::Permissive { Proof::WithTls } else { Proof::Everybody }
+            if tls.mode == TlsMode::Permissive { IdentityProof::WithTls } else { IdentityProof::Everybody }
         }
-        _ => Proof::Nobody,
+        _ => IdentityProof::Nobody,
     }
 }
 

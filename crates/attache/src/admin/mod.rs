@@ -19,7 +19,7 @@ use std::{
 
 use attache_admin::{AdminApi, AdminState, AdminTarget, Reloading};
 use attache_config::model::{self, Bind};
-use attache_rpc::server::Socket;
+use attache_rpc::server::ServerSocket;
 use attache_telemetry::Stats;
 use serde_json::Value;
 use tokio::task::spawn_local;
@@ -120,8 +120,8 @@ pub(crate) fn serve(
 ) -> Result<(), Error> {
     let process = control.process();
     let socket = match bound {
-        AdminSocket::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(Socket::Tcp),
-        AdminSocket::Unix(socket) => tokio::net::UnixListener::from_std(socket).map(Socket::Unix),
+        AdminSocket::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(ServerSocket::Tcp),
+        AdminSocket::Unix(socket) => tokio::net::UnixListener::from_std(socket).map(ServerSocket::Unix),
     };
     let socket = socket.map_err(Error::Thread)?;
     let stats = Arc::new(Stats::new(&process.metrics));

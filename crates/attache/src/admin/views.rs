@@ -13,7 +13,7 @@ use attache_config::model::Retry;
 use attache_resilience::{UpstreamState, queue::UpstreamPermits};
 use attache_telemetry::Reason;
 use attache_tls::Certificate;
-use attache_upstream::{Endpoint, Shared, circuit::CircuitStatus, discovery::LookupStatus};
+use attache_upstream::{Endpoint, SharedUpstream, circuit::CircuitStatus, discovery::LookupStatus};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -55,7 +55,7 @@ fn upstream(parts: &UpstreamParts, retry: Option<&Retry>) -> Value {
 }
 
 fn of_state(state: &UpstreamState, retry: Option<&Retry>, now: Instant) -> Value {
-    let shared: &Shared = &state.shared;
+    let shared: &SharedUpstream = &state.shared;
     let set = shared.endpoints.load();
     let limits = &shared.config.circuit_breaker;
     let used = |used: u32, limit: u32| json!({ "used": used, "limit": limit });

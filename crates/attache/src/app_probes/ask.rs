@@ -7,7 +7,7 @@ use std::{
 };
 
 use attache_rpc::{
-    client::{self, Bounds, DialError, Dialled, Protocol, ResponseStream},
+    client::{self, CallLimits, CallProtocol, DialError, OpenedConnection, ResponseStream},
     grpc::health,
 };
 use attache_tls::Connector;
@@ -19,18 +19,18 @@ use tokio::net::TcpStream;
 use super::target::ProbeTarget;
 
 /// The most requests of one probe: the first one and those after redirects (`redirectChecker` of the kubelet).
-const MOST_REQUESTS: usize = 10;
+const MAX_REQUESTS: usize = 10;
 /// The most bytes of a response that are read (`maxRespBodyLength`); a longer response is no failure.
-const MOST_BODY: usize = 10 << 10;
+const MAX_BODY_BYTES: usize = 10 << 10;
 /// A probe's own timeout limits its time. A hook may take as long as the pod's grace period.
-const BOUNDS: Bounds = Bounds {
+const BOUNDS: CallLimits = CallLimits {
     connect: Duration::from_hours(1),
     total: Duration::from_hours(24),
     head: 400 << 10,
     body: health::MAX_ANSWER_BYTES,
 };
 
-pub(super) type AnyError = Box<dyn Error + Send + Sync>;
+pub(super) type ProbeError = Box<dyn Error + Send + Sync>;
 
 /// An HTTP request of the kubelet.
 #[derive(Debug, PartialEq)]
@@ -55,7 +55,11 @@ const NOT_SENT: [HeaderName; 4] =
 
 impl HttpGet {
     /// Sends a probe. A status from 200 to 399 is a success, and so is a redirect to another host, which isn't followed.
-    pub(super) async fn probe(&self, agent: &HeaderValue, tls: &Connector) -> Result<ProbeAnswer, AnyError> {
+    pub(super) async fn probe(
+        &self,
+        agent: &HeaderValue,
+        tls: &Connector,
+    ) -> Result<ProbeAnswer, ProbeError> {
         let response = self.ask(&self.place, &self.headers, agent, tls).await?;
         let status = response.status;
         read(response).await?;
@@ -68,7 +72,7 @@ impl HttpGet {
 
     /// Calls a lifecycle hook. Any response is a success. If an HTTPS hook finds an app that speaks plaintext, the hook is sent in
     /// plaintext, without the credentials. The kubelet's client for hooks speaks only HTTP/1.1, so `tls` must offer nothing else.
-    pub(super) async fn call(&self, agent: &HeaderValue, tls: &Connector) -> Result<ProbeAnswer, AnyError> {
+    pub(super) async fn call(&self, agent: &HeaderValue, tls: &Connector) -> Result<ProbeAnswer, ProbeError> {
         let response = match self.ask(&self.place, &self.headers, agent, tls).await {
             Err(error) if self.place.https && is_plaintext(&*error) => {
                 let place = ProbeTarget { https: false, ..self.place.clone() };
@@ -90,11 +94,11 @@ impl HttpGet {
         headers: &HeaderMap,
         agent: &HeaderValue,
         tls: &Connector,
-    ) -> Result<ResponseStream, AnyError> {
+    ) -> Result<ResponseStream, ProbeError> {
         let mut place = first.clone();
         let mut host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
         let mut referer = None;
-        for _ in 0..MOST_REQUESTS {
+        for _ in 0..MAX_REQUESTS {
             let mut headers = headers.clone();
             headers.remove(header::HOST);
             if let Some(referer) = referer.take() {
@@ -121,7 +125,7 @@ impl HttpGet {
             }
             place = next;
         }
-        Err(format!("it redirects {MOST_REQUESTS} times").into())
+        Err(format!("it redirects {MAX_REQUESTS} times").into())
     }
 }
 
@@ -133,7 +137,7 @@ async fn one(
     mut headers: HeaderMap,
     agent: &HeaderValue,
     tls: &Connector,
-) -> Result<ResponseStream, AnyError> {
+) -> Result<ResponseStream, ProbeError> {
     for name in NOT_SENT {
         headers.remove(name);
     }
@@ -146,7 +150,7 @@ async fn one(
     // The request depends on the protocol, which is known only after TLS has chosen it.
     let dialled = dial(ip, place, tls).await?;
     let mut request = Request::new(Full::<Bytes>::default());
-    if dialled.protocol == Protocol::Http2 {
+    if dialled.protocol == CallProtocol::Http2 {
         *request.uri_mut() = format!("https://{}{}", authority.to_str()?, place.target).parse()?;
         *request.version_mut() = Version::HTTP_2;
     } else {
@@ -159,15 +163,15 @@ async fn one(
 }
 
 /// Opens a connection. Go accepts folded lines and whitespace before a colon, so for the kubelet an app with such a response is healthy.
-async fn dial(ip: IpAddr, place: &ProbeTarget, tls: &Connector) -> Result<Dialled, DialError> {
+async fn dial(ip: IpAddr, place: &ProbeTarget, tls: &Connector) -> Result<OpenedConnection, DialError> {
     let tcp = TcpStream::connect((ip, place.port)).await?;
     tcp.set_nodelay(true)?;
     if !place.https {
-        return Ok(Dialled::new(tcp, Protocol::Http1AsGo));
+        return Ok(OpenedConnection::new(tcp, CallProtocol::Http1AsGo));
     }
     let stream = tls.connect(&place.host, tcp).await?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok(Dialled::new(stream, if http2 { Protocol::Http2 } else { Protocol::Http1AsGo }))
+    Ok(OpenedConnection::new(stream, if http2 { CallProtocol::Http2 } else { CallProtocol::Http1AsGo }))
 }
 
 /// For a header of which Go sends only the first value: uses `own` if there is none, and removes an empty one.
@@ -184,9 +188,9 @@ fn only_first(headers: &mut HeaderMap, name: HeaderName, own: &HeaderValue) {
 ///
 /// # Errors
 /// The response breaks off before its end and before the limit.
-async fn read(mut response: ResponseStream) -> Result<(), AnyError> {
+async fn read(mut response: ResponseStream) -> Result<(), ProbeError> {
     let mut bytes = 0;
-    while bytes < MOST_BODY {
+    while bytes < MAX_BODY_BYTES {
         let Some(data) = response.data().await? else { break };
         bytes += data.len();
     }
@@ -209,7 +213,7 @@ fn is_plaintext(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Connects; an accepted connection is a success.
-pub(super) async fn tcp(address: SocketAddr) -> Result<ProbeAnswer, AnyError> {
+pub(super) async fn tcp(address: SocketAddr) -> Result<ProbeAnswer, ProbeError> {
     TcpStream::connect(address).await?;
     Ok(ProbeAnswer::Well)
 }
@@ -219,11 +223,12 @@ pub(super) async fn grpc(
     address: SocketAddr,
     service: &str,
     agent: &HeaderValue,
-) -> Result<ProbeAnswer, AnyError> {
+) -> Result<ProbeAnswer, ProbeError> {
     let mut request = health::check(&format!("http://{address}"), service)?;
     request.headers_mut().insert(header::USER_AGENT, agent.clone());
-    let dial =
-        async { Ok::<_, DialError>(Dialled::new(TcpStream::connect(address).await?, Protocol::Http2)) };
+    let dial = async {
+        Ok::<_, DialError>(OpenedConnection::new(TcpStream::connect(address).await?, CallProtocol::Http2))
+    };
     health::verdict(&client::call(dial, request, BOUNDS).await?)?;
     Ok(ProbeAnswer::Well)
 }

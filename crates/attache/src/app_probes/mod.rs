@@ -18,7 +18,7 @@ use std::{
 };
 
 use attache_kubernetes::inject::PROBES_VARIABLE;
-use attache_rpc::server::{ConnectionPermit, Incoming, Limits, Server};
+use attache_rpc::server::{Incoming, RpcServer, ServerConnectionPermit, ServerLimits};
 use attache_tls::Connector;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -31,10 +31,10 @@ use crate::{
     inherited::{InheritedSockets, duplicate},
     upgrade::Keyed,
 };
-use ask::{AnyError, HttpGet, ProbeAnswer};
+use ask::{HttpGet, ProbeAnswer, ProbeError};
 
 /// The most lifecycle hooks that may run at once; a hook may take as long as the app needs.
-const MOST_HOOKS: usize = 16;
+const MAX_HOOKS: usize = 16;
 /// A probe as it was in the pod.
 #[derive(Debug, PartialEq)]
 struct AppProbe {
@@ -100,7 +100,7 @@ pub(crate) fn bind(handed: &mut InheritedSockets) -> Result<Option<ProbesSocket>
     Ok(Some(ProbesSocket {
         socket,
         port,
-        probes: Probes { all, tls, hook_tls, hooks: Semaphore::new(MOST_HOOKS) },
+        probes: Probes { all, tls, hook_tls, hooks: Semaphore::new(MAX_HOOKS) },
     }))
 }
 
@@ -119,13 +119,13 @@ impl ProbesSocket {
     pub(crate) fn serve(self, succeeded: impl Future<Output = ()> + 'static) {
         tracing::info!("the app's probes are answered on port {}", self.port);
         // Every answer ends by itself: a probe has its timeout, and a hook has the pod's grace period.
-        let limits = Limits { connection_time: None, grace: None, ..Limits::default() };
+        let limits = ServerLimits { connection_time: None, grace: None, ..ServerLimits::default() };
         let probes = Arc::new(self.probes);
-        let answer = move |request, permit: Arc<ConnectionPermit>| {
+        let answer = move |request, permit: Arc<ServerConnectionPermit>| {
             let probes = probes.clone();
             async move { Ok::<_, Infallible>(answer(&request, &probes, &permit).await) }
         };
-        spawn_local(Server::new("app probes", limits).run(self.socket, answer, succeeded));
+        spawn_local(RpcServer::new("app probes", limits).run(self.socket, answer, succeeded));
     }
 }
 
@@ -198,7 +198,7 @@ fn http_get(question: &Value, pod: IpAddr) -> Result<HttpGet, String> {
 async fn answer(
     request: &Request<Incoming>,
     probes: &Probes,
-    permit: &ConnectionPermit,
+    permit: &ServerConnectionPermit,
 ) -> Response<Full<Bytes>> {
     let said = |status: StatusCode, text: String| {
         let mut response = Response::new(Full::new(Bytes::from(text)));
@@ -238,8 +238,8 @@ async fn ask(
     question: &ProbeQuestion,
     agent: &HeaderValue,
     probes: &Probes,
-    permit: &ConnectionPermit,
-) -> Result<ProbeAnswer, AnyError> {
+    permit: &ServerConnectionPermit,
+) -> Result<ProbeAnswer, ProbeError> {
     match question {
         ProbeQuestion::Http(get) => get.probe(agent, &probes.tls).await,
         ProbeQuestion::Hook(get) => {

@@ -18,7 +18,7 @@ use super::{
 use crate::cli;
 
 /// The exit code if something is wrong.
-const TROUBLE: u8 = 2;
+const EXIT_OUTAGE: u8 = 2;
 
 pub(crate) fn status(options: &cli::StatusArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let get = |path: &str| -> Result<Value, Box<dyn std::error::Error>> {
@@ -45,7 +45,7 @@ pub(crate) fn status(options: &cli::StatusArgs) -> Result<ExitCode, Box<dyn std:
     } else {
         out.write_all(page(&seen, &troubles, &told, Paint::stdout()).as_bytes())?;
     }
-    Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(TROUBLE) })
+    Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_OUTAGE) })
 }
 
 fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> String {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use attache_rpc::client::{self, Bounds, Client, DialError, Dialled, Protocol};
+use attache_rpc::client::{self, CallLimits, CallProtocol, DialError, OpenedConnection, RpcConnection};
 use http::{Request, header};
 use http_body_util::Full;
 use tokio::{
@@ -56,7 +56,7 @@ pub(super) fn start(proxy: SocketAddr, rate: u32) -> Arc<Mutex<AppStatistics>> {
     seen
 }
 
-async fn call(proxy: SocketAddr, connection: &mut Option<Client>) -> Result<(), String> {
+async fn call(proxy: SocketAddr, connection: &mut Option<RpcConnection>) -> Result<(), String> {
     let mut client = match connection.take().filter(|client| !client.is_closed()) {
         Some(client) => client,
         None => connect(proxy).await.map_err(|error| error.to_string())?,
@@ -72,10 +72,10 @@ async fn call(proxy: SocketAddr, connection: &mut Option<Client>) -> Result<(), 
     Err(reason.map_or_else(|| answer.status.to_string(), str::to_owned))
 }
 
-async fn connect(proxy: SocketAddr) -> Result<Client, client::Error> {
+async fn connect(proxy: SocketAddr) -> Result<RpcConnection, client::Error> {
     let dial = async {
         let stream = TcpStream::connect(proxy).await?;
-        Ok::<_, DialError>(Dialled::new(stream, Protocol::Http1))
+        Ok::<_, DialError>(OpenedConnection::new(stream, CallProtocol::Http1))
     };
-    Client::connect(dial, Bounds::default()).await
+    RpcConnection::connect(dial, CallLimits::default()).await
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use attache_rpc::server::{Limits, Server as HttpServer};
+use attache_rpc::server::{RpcServer as HttpServer, ServerLimits};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
@@ -60,11 +60,11 @@ pub(super) async fn start(name: &'static str, behaviour: ServerBehaviour) -> io:
 async fn serve(listener: TcpListener, server: Arc<DemoServer>, behaviour: ServerBehaviour) {
     let (began, turn) = (Instant::now(), AtomicU64::new(0));
     // The proxy keeps connections open, as for any upstream.
-    let limits = Limits {
+    let limits = ServerLimits {
         keep_alive: true,
         head_time: Duration::from_mins(1),
         connection_time: None,
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let answer = move |_request, _permit| {
         let (server, n) = (server.clone(), turn.fetch_add(1, Relaxed));

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
-use attache_upstream::Shared;
+use attache_upstream::SharedUpstream;
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use super::{traffic::AppStatistics, upstreams::DemoServer};
 pub(super) struct DemoView<'a> {
     pub(super) proxy: String,
     pub(super) dashboard: String,
-    pub(super) upstream: &'a Shared,
+    pub(super) upstream: &'a SharedUpstream,
     pub(super) servers: &'a [std::sync::Arc<DemoServer>],
     pub(super) seen: &'a Mutex<AppStatistics>,
     pub(super) colour: bool,

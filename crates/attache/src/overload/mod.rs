@@ -31,15 +31,15 @@ use self::resources::Resources;
 use crate::{process::ProcessState, ticks::tick};
 
 /// The time between two measurements.
-const LOOK: Duration = Duration::from_millis(250);
+const MEASURE_INTERVAL: Duration = Duration::from_millis(250);
 /// The same, while every resource is far from its limit.
-const SELDOM: Duration = Duration::from_secs(1);
+const IDLE_MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 /// The share below which a resource is far from its limit.
 const FAR: f64 = 0.4;
 /// If a share rises by this much between two measurements, the next measurement comes soon.
 const RISES: f64 = 0.05;
 /// The shortest time between two log lines about the same level of overload.
-const REPORT_AGAIN: Duration = Duration::from_secs(10);
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The lowest urgency of a request (RFC 9218).
 const LEAST_URGENT: i8 = 7;
 
@@ -58,7 +58,7 @@ impl OverloadWatch {
     /// Makes the first measurement, before connections are accepted: without a free descriptor the limit can't be read.
     pub(crate) fn begin(process: Arc<ProcessState>) -> Self {
         let (steps, told) = (Steps::default(), ReportedStep::default());
-        let mut watch = Self { process, watched: None, steps, told, share: 0.0, next: LOOK };
+        let mut watch = Self { process, watched: None, steps, told, share: 0.0, next: MEASURE_INTERVAL };
         watch.look();
         watch
     }
@@ -95,7 +95,7 @@ impl OverloadWatch {
 
 /// The time until the next measurement, from the highest share of the last measurement and of this one.
 fn next(before: f64, now: f64) -> Duration {
-    if now < FAR && now - before < RISES { SELDOM } else { LOOK }
+    if now < FAR && now - before < RISES { IDLE_MEASURE_INTERVAL } else { MEASURE_INTERVAL }
 }
 
 /// Measures and returns the highest share.
@@ -129,7 +129,7 @@ fn look(
     share
 }
 
-/// The last step that was logged. If a process moves around a threshold, it is logged once in [`REPORT_AGAIN`]; if it gets worse, at once.
+/// The last step that was logged. If a process moves around a threshold, it is logged once in [`REPORT_INTERVAL`]; if it gets worse, at once.
 #[derive(Debug, Default)]
 struct ReportedStep {
     level: u8,
@@ -139,7 +139,7 @@ struct ReportedStep {
 
 impl ReportedStep {
     fn is_news(&mut self, level: u8, now: Instant) -> bool {
-        let quiet = self.at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN);
+        let quiet = self.at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
         let news = if quiet { level != self.level } else { level > self.worst };
         if news {
             self.worst = if quiet { level } else { self.worst.max(level) };
@@ -269,12 +269,12 @@ mod tests {
 
     #[test]
     fn a_resource_near_its_limit_or_approaching_it_quickly_is_measured_four_times_as_often() {
-        assert_eq!(next(0.1, 0.1), SELDOM);
-        assert_eq!(next(0.1, 0.14), SELDOM);
-        assert_eq!(next(0.1, 0.16), LOOK, "it rises");
-        assert_eq!(next(0.4, 0.39), SELDOM);
-        assert_eq!(next(0.39, 0.41), LOOK);
-        assert_eq!(next(0.9, 0.6), LOOK, "the share is still high");
+        assert_eq!(next(0.1, 0.1), IDLE_MEASURE_INTERVAL);
+        assert_eq!(next(0.1, 0.14), IDLE_MEASURE_INTERVAL);
+        assert_eq!(next(0.1, 0.16), MEASURE_INTERVAL, "it rises");
+        assert_eq!(next(0.4, 0.39), IDLE_MEASURE_INTERVAL);
+        assert_eq!(next(0.39, 0.41), MEASURE_INTERVAL);
+        assert_eq!(next(0.9, 0.6), MEASURE_INTERVAL, "the share is still high");
     }
 
     #[test]

@@ -43,7 +43,7 @@ const CUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How much time the last traces have to be exported.
 const EXPORTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often attache checks whether the last inbound connection has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long after the start attache releases the pages that only the start needed.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -267,6 +267,6 @@ async fn inbound_ended(process: &ProcessState) {
     let generation = process.generation();
     let inbound = || generation.listeners.iter().filter(|listener| listener.is_inbound());
     while inbound().any(|listener| !listener.connections.have_ended()) {
-        sleep(LOOK_EVERY).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }

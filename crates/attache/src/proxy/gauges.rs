@@ -8,7 +8,7 @@ use attache_upstream::status::EndpointState;
 use crate::{process::ProcessState, ticks::tick};
 
 /// How often the endpoints' states are counted for the metrics.
-const COUNT_EVERY: Duration = Duration::from_secs(1);
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Keeps the endpoint gauges up to date: discovery, health checks and ejections all change them.
 pub(super) async fn count_endpoints(process: Arc<ProcessState>) {
@@ -44,6 +44,6 @@ pub(super) async fn count_endpoints(process: Arc<ProcessState>) {
                 process.metrics.set_admission(&shared.config.name, counts);
             }
         }
-        tick(COUNT_EVERY).await;
+        tick(COUNT_INTERVAL).await;
     }
 }

@@ -74,7 +74,7 @@ impl Proxy {
         let (probes, admin) = (config.metrics, config.admin.clone());
         let prepared = prepare::prepare(config, &process.generation(), &process, &mut handed)?;
         let mut sockets = prepared.sockets.iter().flat_map(|(_, sockets)| sockets);
-        let address = sockets.find_map(attache_listener::Socket::local_addr);
+        let address = sockets.find_map(attache_listener::WorkerSocket::local_addr);
         let probes = match probes.map(|address| bind_probes(address, &mut handed)).transpose() {
             // As with the admin API: at its default address it is left out, so that a second attache can be tried on one machine.
             Err(Error::Probes { address, source })

@@ -17,8 +17,8 @@ use std::{
 };
 
 use attache_config::model::{Bind, Config};
-use attache_listener::{Drain, Phase, SocketHandle};
-use attache_telemetry::Side;
+use attache_listener::{Drain, DrainPhase, SocketHandle};
+use attache_telemetry::CertificateSide;
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
@@ -62,7 +62,7 @@ pub(crate) struct Reloader {
 impl Reloader {
     /// Accepts orders until the process drains. As long as it is polled, it also runs the tasks of the last generation.
     pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<ReloaderOrder>, mut drain: Drain) {
-        let drained = drain.reached(Phase::Drain);
+        let drained = drain.reached(DrainPhase::Drain);
         tokio::pin!(drained);
         loop {
             tokio::select! {
@@ -204,8 +204,10 @@ impl Reloader {
         let upstreams = new.by_name();
         process.metrics.retain_upstreams(|name| upstreams.contains_key(&**name));
         process.metrics.retain_certificates(|side, name| match side {
-            Side::Listener => new.listener(name).is_some_and(|listener| listener.tls.is_some()),
-            Side::Upstream => upstreams.get(&**name).is_some_and(|upstream| upstream.tls.is_some()),
+            CertificateSide::Listener => new.listener(name).is_some_and(|listener| listener.tls.is_some()),
+            CertificateSide::Upstream => {
+                upstreams.get(&**name).is_some_and(|upstream| upstream.tls.is_some())
+            }
         });
         if new.config.access_log != before.config.access_log {
             let old = before.access_log.clone();

@@ -3,10 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use attache_config::model::{self, Bind, Name};
-use attache_listener::Socket;
+use attache_listener::WorkerSocket;
 
 /// The sockets of one bind, in the order of the workers. If more were handed over, workers have several.
-pub(crate) type BoundSockets = (BindKey, Vec<Socket>);
+pub(crate) type BoundSockets = (BindKey, Vec<WorkerSocket>);
 
 /// What makes a socket the same in two generations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

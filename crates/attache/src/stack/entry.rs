@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
 use attache_http::{
-    Body, CheckedHead, Client, Form, Permitted, add_forwarded, check_head, may_have_trailers,
+    Body, CheckedHead, Client, Permitted, TargetForm, add_forwarded, check_head, may_have_trailers,
     remove_underscored, request_id, set_client_certificate, strip_request, take_hop,
 };
-use attache_listener::{Hold, OnUpgrade};
+use attache_listener::{IdleHold, OnUpgrade};
 use attache_routing::{CompiledRoute, Ctx, MatchedRoute, NamedHost, RequestFacts, RouteAction};
-use attache_telemetry::{Exchange, Reason, Text};
+use attache_telemetry::{Exchange, Reason, SharedText};
 use attache_upstream::{Call, CallContext};
 use attache_web::{Origin, RequestKind, ResponsePlan};
 use attache_wire::{Fields, Request, RequestHead, Response, header::EXPECT};
@@ -42,7 +42,7 @@ pub(super) enum EntryResult<'a> {
 
 /// A request that was checked, with the results.
 pub(super) struct CheckedRequest<'a> {
-    pub(super) form: Form,
+    pub(super) form: TargetForm,
     pub(super) ask: Ask,
     matched: Option<MatchedRoute<'a>>,
     named: NamedHost,
@@ -71,7 +71,7 @@ impl ListenerStack {
         mut request: Request<Body>,
         context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
-        hold: Option<Hold>,
+        hold: Option<IdleHold>,
         web: &mut Option<Box<ResponsePlan>>,
     ) -> Result<EntryProgress<'_>, CallFailure> {
         match self.admit(&mut request, &context, web)? {
@@ -163,7 +163,7 @@ impl ListenerStack {
         mut request: Request<Body>,
         mut context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
-        hold: Option<Hold>,
+        hold: Option<IdleHold>,
         passed: CheckedRequest<'a>,
         asked: Option<&AuthorizerAnswer<'_>>,
     ) -> Result<EntryProgress<'a>, CallFailure> {
@@ -326,11 +326,11 @@ fn note(exchange: &Exchange, parts: &RequestHead) {
     if let Some(id) = parts.headers.get(attache_http::REQUEST_ID) {
         // The checks have kept only a harmless id.
         let shared = parts.headers.shared(id.as_bytes());
-        exchange.request_id.replace(shared.map_or_else(|| Text::of(id.as_bytes()), Text::shared));
+        exchange.request_id.replace(shared.map_or_else(|| SharedText::of(id.as_bytes()), SharedText::shared));
     }
     // The path that was matched, if it isn't the path that was sent.
     let mut path = exchange.path.borrow_mut();
     if path.as_bytes() != parts.uri.path().as_bytes() {
-        *path = Text::from(parts.uri.path());
+        *path = SharedText::from(parts.uri.path());
     }
 }

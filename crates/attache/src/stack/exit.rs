@@ -5,10 +5,10 @@ use std::rc::Rc;
 use attache_authorization::external::Denial;
 use attache_config::model::{Destination, HeaderNames};
 use attache_http::{
-    AnswerContext, AnswerStyle, Body, Form, Refusal, Upgrade, answer, answer_as_told, edit_local_reply,
+    AnswerContext, AnswerStyle, Body, Refusal, TargetForm, Upgrade, answer, answer_as_told, edit_local_reply,
     may_have_trailers, strip_response,
 };
-use attache_listener::{Hold, OnUpgrade};
+use attache_listener::{IdleHold, OnUpgrade};
 use attache_routing::ReadyEdits;
 use attache_telemetry::{Class, Exchange, Reason};
 use attache_upstream::{Error, SentPart, connected};
@@ -20,7 +20,7 @@ use super::{ListenerStack, ask::Ask, session::RequestSession, tunnel::TunnelCont
 
 /// What the way back needs to know about a request.
 pub(super) struct RequestShape {
-    pub(super) form: Form,
+    pub(super) form: TargetForm,
     pub(super) ask: Ask,
     pub(super) version: http::Version,
 }
@@ -210,7 +210,7 @@ impl ListenerStack {
         &self,
         destination: &Destination,
         exchange: Rc<Exchange>,
-        hold: Option<Hold>,
+        hold: Option<IdleHold>,
     ) -> TunnelContext {
         let idle = destination.policy.timeouts.idle;
         TunnelContext { idle, exchange, hold, on_finish: self.on_finish.clone() }

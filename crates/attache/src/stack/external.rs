@@ -20,7 +20,7 @@ use attache_authorization::{
 };
 use attache_config::model::{AuthorizerBody, AuthorizerFailure, AuthorizerUse, Name};
 use attache_http::{AnswerContext, Body, BodyError, Client};
-use attache_listener::{Hold, OnUpgrade};
+use attache_listener::{IdleHold, OnUpgrade};
 use attache_routing::CompiledRoute;
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::CallContext;
@@ -54,7 +54,7 @@ impl ListenerStack {
         request: Request<Body>,
         context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
-        hold: Option<Hold>,
+        hold: Option<IdleHold>,
         asker: AnswerContext,
     ) -> Result<Response<Body>, Infallible> {
         let exchange = context.exchange.clone();
@@ -79,7 +79,7 @@ impl ListenerStack {
         mut request: Request<Body>,
         context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
-        hold: Option<Hold>,
+        hold: Option<IdleHold>,
         added: &mut Option<Box<Granted>>,
         web: &mut Option<Box<ResponsePlan>>,
     ) -> Result<EntryProgress<'_>, CallFailure> {

@@ -17,10 +17,10 @@ use attache_http::{Body, default_port, parse_authority};
 use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, own_calls, stack};
 use attache_rpc as rpc;
 use attache_telemetry::Reason;
-use attache_tls::Credential;
+use attache_tls::CredentialHeader;
 use attache_upstream::{
-    Call, CallKind, Error, IdMap, SentPart, Shared, WorkerUpstream,
-    discovery::{Failure, OnDemandHosts},
+    Call, CallKind, Error, IdMap, SentPart, SharedUpstream, WorkerUpstream,
+    discovery::{LookupError, OnDemandHosts},
     outlier,
 };
 use attache_wire::Request;
@@ -68,7 +68,7 @@ struct One {
 type HostUpstreams = Rc<PerHost<(Arc<UpstreamState>, WorkerUpstream)>>;
 
 /// What a worker keeps for each host that requests named.
-pub(super) struct PerHost<T>(RefCell<IdMap<(Arc<Shared>, T)>>);
+pub(super) struct PerHost<T>(RefCell<IdMap<(Arc<SharedUpstream>, T)>>);
 
 impl<T> Default for PerHost<T> {
     fn default() -> Self {
@@ -80,7 +80,7 @@ impl<T> PerHost<T> {
     /// Uses the stack of a host. If there is none, it is made first.
     pub(super) fn with<R, E>(
         &self,
-        host: &Arc<Shared>,
+        host: &Arc<SharedUpstream>,
         make: impl FnOnce() -> Result<T, E>,
         work: impl FnOnce(&mut T) -> R,
     ) -> Result<R, E> {
@@ -118,7 +118,7 @@ impl One {
         Arc::ptr_eq(&self.parts.resilience, &parts.resilience) && hosts(&self.parts) == hosts(parts)
     }
 
-    fn ready(&self, host: &Arc<Shared>) -> (Arc<UpstreamState>, WorkerUpstream) {
+    fn ready(&self, host: &Arc<SharedUpstream>) -> (Arc<UpstreamState>, WorkerUpstream) {
         let make = || {
             let (state, new) = self.parts.host_state(host);
             if new {
@@ -205,7 +205,7 @@ impl Upstreams {
     }
 
     /// A secret that is added to requests.
-    pub(crate) fn credential(&self, wanted: Option<&model::Credential>) -> Option<&Credential> {
+    pub(crate) fn credential(&self, wanted: Option<&model::Credential>) -> Option<&CredentialHeader> {
         self.credentials.get(wanted?)
     }
 
@@ -244,7 +244,12 @@ impl Upstreams {
     }
 
     /// An upstream that attache itself calls; `None` if requests name its hosts.
-    pub(crate) fn service(&self, id: UpstreamId, timeout: Duration, retry: Retry) -> Option<rpc::Service> {
+    pub(crate) fn service(
+        &self,
+        id: UpstreamId,
+        timeout: Duration,
+        retry: Retry,
+    ) -> Option<rpc::UpstreamService> {
         let (state, upstream) = self.named(id)?;
         let config = &state.shared.config;
         let timeouts = Timeouts { request: timeout, whole: true, idle: Duration::ZERO };
@@ -266,7 +271,7 @@ impl Upstreams {
         &self,
         destination: &Destination,
         call: &Call,
-    ) -> Result<Option<Arc<Shared>>, Error> {
+    ) -> Result<Option<Arc<SharedUpstream>>, Error> {
         let (one, hosts) = self.asked(destination)?;
         let found = match one.named_by(call)? {
             CallTarget::Address(address) => hosts.known_address(address),
@@ -285,7 +290,11 @@ impl Upstreams {
     }
 
     /// The host that a call names. It is looked up if this worker doesn't know it.
-    pub(super) async fn host(&self, destination: &Destination, call: &Call) -> Result<Arc<Shared>, Error> {
+    pub(super) async fn host(
+        &self,
+        destination: &Destination,
+        call: &Call,
+    ) -> Result<Arc<SharedUpstream>, Error> {
         let (one, hosts) = self.asked(destination)?;
         let request_timeout = destination.policy.timeouts.request;
         let deadline = (!request_timeout.is_zero()).then(|| Instant::now() + request_timeout);
@@ -299,7 +308,7 @@ impl Upstreams {
                 found
             }
         };
-        let host = found.map_err(|Failure { reason, detail }| {
+        let host = found.map_err(|LookupError { reason, detail }| {
             if detail.is_empty() {
                 Error::new(reason, SentPart::Nothing)
             } else {
@@ -314,7 +323,7 @@ impl Upstreams {
     pub(super) fn stack_of_host(
         &self,
         destination: &Destination,
-        host: &Arc<Shared>,
+        host: &Arc<SharedUpstream>,
     ) -> Result<Stack<WorkerUpstream>, Error> {
         let (one, _) = self.asked(destination)?;
         let (state, upstream) = one.ready(host);
@@ -335,7 +344,7 @@ enum CallTarget<'a> {
 }
 
 /// Ends the ejections of a host's endpoints on time. For upstreams with endpoints in the config, the control thread does this.
-async fn end_ejections(shared: Weak<Shared>) {
+async fn end_ejections(shared: Weak<SharedUpstream>) {
     while let Some(shared) = shared.upgrade() {
         outlier::recover(&shared, Instant::now());
         drop(shared);

@@ -1,7 +1,7 @@
 //! Request mirroring: a copy of the request is sent to a second upstream, and its response is dropped.
 //!
 //! The rule: a mirror costs the real request nothing but the copy. The pieces of the body are shared, not copied. A mirror that is too slow
-//! is cut as soon as more than [`BEHIND`] bytes wait for it, or more than [`BEHIND_ALL`] for all mirrors. Nothing is retried, and nothing
+//! is cut as soon as more than [`MAX_BUFFERED_BYTES`] bytes wait for it, or more than [`MAX_BUFFERED_BYTES_OF_ALL`] for all mirrors. Nothing is retried, and nothing
 //! waits for it. It has the deadlines of its own upstream, and its result is counted. Upgrades and CONNECT are not mirrored: there is no
 //! request to repeat.
 
@@ -32,9 +32,9 @@ use tower::Service as _;
 use super::Upstreams;
 
 /// How many bytes may wait for a mirror before it is cut.
-const BEHIND: usize = 1 << 20;
+const MAX_BUFFERED_BYTES: usize = 1 << 20;
 /// How many bytes may wait for all mirrors of the process: if memory is short, copies are the first thing to drop.
-const BEHIND_ALL: usize = 16 << 20;
+const MAX_BUFFERED_BYTES_OF_ALL: usize = 16 << 20;
 
 /// How many bytes wait for all mirrors.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
@@ -186,7 +186,7 @@ impl MirrorPipe {
         }
         self.waiting += data.len();
         let all = WAITING.fetch_add(data.len(), Relaxed) + data.len();
-        if self.waiting > BEHIND || all > BEHIND_ALL {
+        if self.waiting > MAX_BUFFERED_BYTES || all > MAX_BUFFERED_BYTES_OF_ALL {
             self.cut = true;
             self.clear();
         } else {
@@ -308,7 +308,7 @@ mod tests {
         for _ in 0..3 {
             for pipe in &mut pipes {
                 pipe.push(&piece);
-                assert!(WAITING.load(Relaxed) <= BEHIND_ALL + piece.len());
+                assert!(WAITING.load(Relaxed) <= MAX_BUFFERED_BYTES_OF_ALL + piece.len());
             }
         }
         let kept = pipes.iter().filter(|pipe| !pipe.cut).count();

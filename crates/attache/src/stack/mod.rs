@@ -51,12 +51,12 @@ use std::{
 use attache_authorization::jwt::TokenVerifier;
 use attache_config::model::{self, Name};
 use attache_http::{AcceptedTraffic, AnswerContext, Body, Client, Via};
-use attache_listener::{HttpRequest, Overload};
+use attache_listener::{HttpRequest, OverloadState};
 use attache_resilience::{RouteState, queue::urgency};
 use attache_routing::{RouteTable, UpstreamHost};
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use attache_upstream::{CallContext, boxed};
-use attache_web::Web;
+use attache_web::WebSettings;
 use attache_wire::Response;
 use http::HeaderName;
 use tower::Service;
@@ -82,7 +82,7 @@ pub(crate) struct ListenerStack {
     /// The Host that is sent to each upstream.
     upstream_hosts: Vec<UpstreamHost>,
     /// The settings for browsers of each route of the table.
-    web: Vec<Option<Web>>,
+    web: Vec<Option<WebSettings>>,
     /// The listener or one of its routes has an authorizer.
     asks: bool,
     /// Fields that routes and access rules match: they pass only in this spelling, and never as trailers.
@@ -92,7 +92,7 @@ pub(crate) struct ListenerStack {
     metrics: WorkerMetrics,
     observer: Observer,
     on_finish: OnFinish,
-    overload: Arc<Overload>,
+    overload: Arc<OverloadState>,
     /// The header that gives the urgency of a request.
     priority_header: Option<HeaderName>,
 }
@@ -128,7 +128,7 @@ impl ListenerStack {
             table,
             routes: routes.collect(),
             upstream_hosts: upstreams.configs().map(UpstreamHost::of).collect(),
-            web: listener.routes.iter().map(|route| Web::new(&route.web)).collect(),
+            web: listener.routes.iter().map(|route| WebSettings::new(&route.web)).collect(),
             asks,
             matched_fields,
             via: listener.http.via.as_deref().and_then(Via::new),
@@ -144,7 +144,7 @@ impl ListenerStack {
     }
 
     /// Enables the shedding of requests by overload protection.
-    pub(crate) fn under(mut self, overload: Arc<Overload>, config: Option<&model::Overload>) -> Self {
+    pub(crate) fn under(mut self, overload: Arc<OverloadState>, config: Option<&model::Overload>) -> Self {
         self.overload = overload;
         self.priority_header = config.map(|config| config.priority_header.clone());
         self

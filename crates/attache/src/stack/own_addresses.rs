@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use attache_telemetry::Reason;
-use attache_upstream::{EndpointAddress, Error, SentPart, Shared};
+use attache_upstream::{EndpointAddress, Error, SentPart, SharedUpstream};
 
 /// The addresses that this process listens on.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct OwnAddresses {
 
 impl OwnAddresses {
     /// Refuses an upstream that leads to this process. `called` is the address that the client's connection was accepted on.
-    pub(super) fn refuse(&self, shared: &Shared, called: Option<SocketAddr>) -> Result<(), Error> {
+    pub(super) fn refuse(&self, shared: &SharedUpstream, called: Option<SocketAddr>) -> Result<(), Error> {
         let called = called.map(|called| called.ip().to_canonical());
         for endpoint in &shared.endpoints.load().endpoints {
             let EndpointAddress::Tcp(to) = &endpoint.address else { continue };

@@ -18,7 +18,7 @@ use attache_http::{Body, remove_underscored};
 use attache_resilience::{Front, RouteState, Stack, front_with};
 use attache_routing::mirrors;
 use attache_telemetry::Reason;
-use attache_tls::Credential;
+use attache_tls::CredentialHeader;
 use attache_upstream::{Call, CallKind, Error, SentPart, WorkerUpstream};
 use attache_web::PERMISSIONS;
 use attache_wire::{Fields, Response};
@@ -115,7 +115,7 @@ struct RouteDestinations {
 /// One destination: its secret, and the layers of its policy.
 struct DestinationService {
     destination: Destination,
-    credential: Option<Credential>,
+    credential: Option<CredentialHeader>,
     stack: DestinationStack,
 }
 

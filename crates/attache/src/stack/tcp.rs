@@ -8,11 +8,11 @@ use std::{
 };
 
 use attache_http::Client;
-use attache_listener::{Opaque, OpaqueOutcome, Stream};
+use attache_listener::{ClientStream, OpaqueConnection, OpaqueOutcome};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
-    Bare, Call, CallContext, connected,
-    tunnel::{Rules, Socket, copy_both_sockets},
+    BareConnection, Call, CallContext, connected,
+    tunnel::{PlainSocket, TunnelRules, copy_both_sockets},
 };
 use attache_wire::Fields;
 use tokio::{
@@ -28,8 +28,8 @@ use super::{ListenerStack, Slot, ask::Ask, exit::CallFailure};
 const SILENCE: u32 = 10;
 
 impl ListenerStack {
-    async fn carry(&self, opaque: Opaque) -> OpaqueOutcome {
-        let Opaque { mut io, client, exchange, silent, .. } = opaque;
+    async fn carry(&self, opaque: OpaqueConnection) -> OpaqueOutcome {
+        let OpaqueConnection { mut io, client, exchange, silent, .. } = opaque;
         let connecting = self.connect_opaque(&client, &exchange, silent);
         let mut greeting = Vec::new();
         let bare = if silent {
@@ -59,14 +59,14 @@ impl ListenerStack {
                 }
             }
         };
-        let Bare { io: upstream, mut guard } = bare;
+        let BareConnection { io: upstream, mut guard } = bare;
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
         if io.write_all(&greeting).await.is_err() {
             exchange.fail(Reason::ClientClosed, "the client left before the server's first bytes");
             return OpaqueOutcome::Ended;
         }
-        let rules = Rules { idle: self.listener.tcp_idle_timeout, answers: greeting.is_empty() };
-        let socket: fn(&Stream) -> Option<Socket<'_>> =
+        let rules = TunnelRules { idle: self.listener.tcp_idle_timeout, answers: greeting.is_empty() };
+        let socket: fn(&ClientStream) -> Option<PlainSocket<'_>> =
             if self.listener.tcp_splice { socket } else { |_| None };
         let (received, sent) = match copy_both_sockets(io, socket, upstream, &mut guard, rules).await {
             Ok(copied) => copied,
@@ -87,7 +87,7 @@ impl ListenerStack {
         client: &Rc<Client>,
         exchange: &Rc<Exchange>,
         silent: bool,
-    ) -> Result<Bare, CallFailure> {
+    ) -> Result<BareConnection, CallFailure> {
         let route = self.table.find_tcp(client).map_err(|why| {
             let is_tls = exchange.protocol == "tls" && !client.tls;
             match self.table.no_route_of_name(client) {
@@ -122,16 +122,16 @@ fn no_route(why: impl Into<String>) -> CallFailure {
 }
 
 /// The client's socket, if no bytes that were read from it are left in front.
-fn socket(io: &Stream) -> Option<Socket<'_>> {
-    let tcp = io.as_tcp().map(Socket::Tcp);
-    tcp.or_else(|| io.as_unix().map(Socket::Unix)).filter(|_| !io.has_unread())
+fn socket(io: &ClientStream) -> Option<PlainSocket<'_>> {
+    let tcp = io.as_tcp().map(PlainSocket::Tcp);
+    tcp.or_else(|| io.as_unix().map(PlainSocket::Unix)).filter(|_| !io.has_unread())
 }
 
 /// The [`ListenerStack`] in the form that the listener needs for opaque connections.
 #[derive(Clone)]
 pub(crate) struct Tcp(pub(crate) Slot);
 
-impl Service<Opaque> for Tcp {
+impl Service<OpaqueConnection> for Tcp {
     type Response = OpaqueOutcome;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<OpaqueOutcome, Infallible>>>>;
@@ -140,7 +140,7 @@ impl Service<Opaque> for Tcp {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, opaque: Opaque) -> Self::Future {
+    fn call(&mut self, opaque: OpaqueConnection) -> Self::Future {
         let site = self.0.site();
         // One allocation per connection.
         Box::pin(async move { Ok(site.carry(opaque).await) })

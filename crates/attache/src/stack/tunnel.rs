@@ -6,12 +6,12 @@
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use attache_http::Body;
-use attache_listener::{Drain, Hold, OnUpgrade, Phase};
+use attache_listener::{Drain, DrainPhase, IdleHold, OnUpgrade};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
-    Bare,
+    BareConnection,
     pool::upgraded,
-    tunnel::{Rules, Seldom, TunnelError, copy_both, copy_both_sockets},
+    tunnel::{PollOnWake, TunnelError, TunnelRules, copy_both, copy_both_sockets},
 };
 use attache_wire::Response;
 
@@ -60,10 +60,10 @@ impl Tunnels {
     }
 
     /// Connects the client's side of a CONNECT that was answered to a connection that is already open.
-    pub(super) fn connected(&self, client: OnUpgrade, upstream: Bare, tunnel: TunnelContext) {
-        let rules = Rules { idle: tunnel.idle, answers: true };
+    pub(super) fn connected(&self, client: OnUpgrade, upstream: BareConnection, tunnel: TunnelContext) {
+        let rules = TunnelRules { idle: tunnel.idle, answers: true };
         self.run(tunnel, async move {
-            let Bare { io: upstream, mut guard } = upstream;
+            let BareConnection { io: upstream, mut guard } = upstream;
             match client.await {
                 Ok(client) => {
                     copy_both_sockets(client, |_| None, upstream, &mut guard, rules).await.map_err(Into::into)
@@ -83,7 +83,7 @@ impl Tunnels {
             let result = tokio::select! {
                 biased;
                 result = copy => result,
-                _ = Seldom::new(drain.reached(Phase::Cut)) => {
+                _ = PollOnWake::new(drain.reached(DrainPhase::Cut)) => {
                     Err(Lost::new(Reason::ShuttingDown, "the drain's deadline passed before the end".to_owned()))
                 }
             };
@@ -97,7 +97,7 @@ pub(super) struct TunnelContext {
     /// If no byte arrives in either direction for this long, the tunnel ends.
     pub(super) idle: Duration,
     pub(super) exchange: Rc<Exchange>,
-    pub(super) hold: Option<Hold>,
+    pub(super) hold: Option<IdleHold>,
     pub(super) on_finish: OnFinish,
 }
 

@@ -16,7 +16,7 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 
-type AnyError = Box<dyn std::error::Error>;
+use crate::error::AnyError;
 
 const DAY: Duration = Duration::from_hours(24);
 /// How long the authority is valid, in days.

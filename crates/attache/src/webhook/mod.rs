@@ -21,7 +21,7 @@ use std::{
 use attache_kubernetes::manifest::{self, WebhookTrust};
 use clap::{Args, Subcommand};
 
-type AnyError = Box<dyn std::error::Error>;
+use crate::error::AnyError;
 
 /// `attache webhook`
 #[derive(Debug, Args)]

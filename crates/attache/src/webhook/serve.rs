@@ -19,9 +19,9 @@ use attache_kubernetes::{
 };
 use attache_rpc::{
     Io,
-    server::{self, ConnectionPermit, Event, Incoming, Limits, read_body},
+    server::{self, ConnectionEvent, Incoming, ServerConnectionPermit, ServerLimits, read_body},
 };
-use attache_tls::{Acceptor, Watcher};
+use attache_tls::{Acceptor, FileWatcher};
 use bytes::Bytes;
 use clap::Args;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -34,17 +34,14 @@ use tokio::{
     time::sleep,
 };
 
-use super::{
-    AnyError,
-    metrics::{ReviewRefused, WebhookMetrics},
-};
-use crate::{bind, inject::SettingFlags};
+use super::metrics::{ReviewRefused, WebhookMetrics};
+use crate::{bind, error::AnyError, inject::SettingFlags};
 
 /// The time for a handshake, for a request's head, and for its body. The API server itself waits 30 s at most.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Buffers grow by doubling, so twice the bytes of all bodies may be held; the deployment's container has 128 MiB. The API server keeps its
 /// connections open.
-const LIMITS: Limits = Limits {
+const LIMITS: ServerLimits = ServerLimits {
     connections: 256,
     bodies: 16 << 20,
     handshake: TIMEOUT,
@@ -108,7 +105,7 @@ pub(super) fn run(options: &Serve) -> Result<(), AnyError> {
         let socket = listen("--bind", options.bind)?;
         let metrics = options.metrics.map(|address| listen("--metrics", address)).transpose()?;
         tracing::info!("the webhook answers on https://{}/mutate", socket.local_addr()?);
-        let watcher = Watcher::default();
+        let watcher = FileWatcher::default();
         watcher.follow(&webhook.acceptor);
         spawn_local(watcher.run(sleep));
         if let Some(socket) = metrics {
@@ -160,7 +157,7 @@ fn page(status: StatusCode, text: &str) -> AdminPage {
 
 async fn serve(socket: TcpListener, webhook: &Arc<ReviewServer>, end: impl Future<Output = ()>) {
     let (acceptor, metrics, answering) = (webhook.acceptor.clone(), webhook.metrics.clone(), webhook.clone());
-    let server = server::Server::new("webhook", LIMITS)
+    let server = server::RpcServer::new("webhook", LIMITS)
         .with_handshake(move |io| {
             let acceptor = acceptor.clone();
             async move {
@@ -169,16 +166,16 @@ async fn serve(socket: TcpListener, webhook: &Arc<ReviewServer>, end: impl Futur
             }
         })
         .with_observer(move |event| match event {
-            Event::Opened => metrics.opened(),
-            Event::HandshakeFailed => metrics.refused(ReviewRefused::Handshake),
-            Event::Evicted => {
+            ConnectionEvent::Opened => metrics.opened(),
+            ConnectionEvent::HandshakeFailed => metrics.refused(ReviewRefused::Handshake),
+            ConnectionEvent::Evicted => {
                 metrics.refused(ReviewRefused::Cut);
                 tracing::info!("a connection was closed, because others needed its permit or its memory");
             }
-            Event::TooSlow => {}
-            Event::Closed => metrics.closed(),
+            ConnectionEvent::TooSlow => {}
+            ConnectionEvent::Closed => metrics.closed(),
         });
-    let answer = move |request, permit: Arc<ConnectionPermit>| {
+    let answer = move |request, permit: Arc<ServerConnectionPermit>| {
         let webhook = answering.clone();
         async move {
             let mut response = answer(request, &permit, &webhook).await;
@@ -210,7 +207,7 @@ fn acceptor(options: &Serve) -> Result<Acceptor, AnyError> {
 
 async fn answer(
     request: Request<Incoming>,
-    permit: &ConnectionPermit,
+    permit: &ServerConnectionPermit,
     webhook: &ReviewServer,
 ) -> Response<String> {
     match (request.method(), request.uri().path()) {

@@ -17,11 +17,11 @@ pub(super) struct CheckRequest {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct AttributeContext {
     #[prost(message, optional, tag = "1")]
-    pub(super) source: Option<Peer>,
+    pub(super) source: Option<EnvoyPeer>,
     #[prost(message, optional, tag = "2")]
-    pub(super) destination: Option<Peer>,
+    pub(super) destination: Option<EnvoyPeer>,
     #[prost(message, optional, tag = "4")]
-    pub(super) request: Option<Request>,
+    pub(super) request: Option<EnvoyRequest>,
     #[prost(btree_map = "string, string", tag = "10")]
     pub(super) context_extensions: BTreeMap<String, String>,
     #[prost(message, optional, tag = "12")]
@@ -30,16 +30,16 @@ pub(super) struct AttributeContext {
 
 /// `AttributeContext.Peer`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Peer {
+pub(super) struct EnvoyPeer {
     #[prost(message, optional, tag = "1")]
-    pub(super) address: Option<Address>,
+    pub(super) address: Option<EnvoyAddress>,
     #[prost(string, tag = "4")]
     pub(super) principal: String,
 }
 
 /// `envoy.config.core.v3.Address`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Address {
+pub(super) struct EnvoyAddress {
     #[prost(message, optional, tag = "1")]
     pub(super) socket_address: Option<SocketAddress>,
 }
@@ -55,11 +55,11 @@ pub(super) struct SocketAddress {
 
 /// `AttributeContext.Request`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Request {
+pub(super) struct EnvoyRequest {
     #[prost(message, optional, tag = "1")]
     pub(super) time: Option<Timestamp>,
     #[prost(message, optional, tag = "2")]
-    pub(super) http: Option<HttpRequest>,
+    pub(super) http: Option<EnvoyHttpRequest>,
 }
 
 /// `google.protobuf.Timestamp`.
@@ -73,7 +73,7 @@ pub(super) struct Timestamp {
 
 /// `AttributeContext.HttpRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct HttpRequest {
+pub(super) struct EnvoyHttpRequest {
     #[prost(string, tag = "1")]
     pub(super) id: String,
     #[prost(string, tag = "2")]
@@ -108,7 +108,7 @@ pub(super) struct TlsSession {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct CheckResponse {
     #[prost(message, optional, tag = "1")]
-    pub(super) status: Option<Status>,
+    pub(super) status: Option<RpcStatus>,
     #[prost(message, optional, tag = "2")]
     pub(super) denied_response: Option<DeniedHttpResponse>,
     #[prost(message, optional, tag = "3")]
@@ -120,7 +120,7 @@ pub(super) struct CheckResponse {
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Status {
+pub(super) struct RpcStatus {
     #[prost(int32, tag = "1")]
     pub(super) code: i32,
     #[prost(bytes = "vec", tag = "2")]
@@ -173,7 +173,7 @@ pub(super) struct QueryParameter {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct HeaderValueOption {
     #[prost(message, optional, tag = "1")]
-    pub(super) header: Option<HeaderValue>,
+    pub(super) header: Option<EnvoyHeaderValue>,
     #[prost(message, optional, tag = "2")]
     pub(super) append: Option<BoolValue>,
     #[prost(int32, tag = "3")]
@@ -189,7 +189,7 @@ pub(super) struct BoolValue {
 
 /// `envoy.config.core.v3.HeaderValue`: its value is text or, in another field, bytes.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct HeaderValue {
+pub(super) struct EnvoyHeaderValue {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]

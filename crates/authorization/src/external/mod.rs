@@ -19,7 +19,7 @@ mod tests;
 mod verdict;
 
 use attache_config::model::{Authorizer, AuthorizerProtocol};
-use attache_rpc::Service;
+use attache_rpc::UpstreamService;
 
 pub use question::{AuthorizerQuestion, Excerpt};
 pub use verdict::{AuthorizerVerdict, Denial, Granted};
@@ -33,12 +33,12 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 #[derive(Debug)]
 pub struct ExternalAuthorizer {
     config: Authorizer,
-    service: Service,
+    service: UpstreamService,
 }
 
 impl ExternalAuthorizer {
     /// `service` is the upstream in the config, without retries.
-    pub const fn new(config: Authorizer, service: Service) -> Self {
+    pub const fn new(config: Authorizer, service: UpstreamService) -> Self {
         Self { config, service }
     }
 

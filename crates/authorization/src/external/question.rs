@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
 use attache_config::model::{Authorizer, HeaderMatch, Name};
 use attache_http::{Client, REQUEST_ID, is_framing, is_spelling_of};
-use attache_rpc::Service;
+use attache_rpc::UpstreamService;
 use attache_wire::{
-    Fields, Request, RequestHead, Value,
+    Fields, Request, RequestHead, ValueRef,
     header::{CONTENT_LENGTH, COOKIE, HOST},
 };
 use bytes::Bytes;
@@ -49,8 +49,8 @@ impl AuthorizerQuestion<'_> {
     /// As `CheckRequest`.
     pub(super) fn message(&self, config: &Authorizer) -> CheckRequest {
         let client = self.client;
-        let peer = |address: Option<SocketAddr>, principal: String| m::Peer {
-            address: address.map(|address| m::Address {
+        let peer = |address: Option<SocketAddr>, principal: String| m::EnvoyPeer {
+            address: address.map(|address| m::EnvoyAddress {
                 socket_address: Some(m::SocketAddress {
                     address: address.ip().to_canonical().to_string(),
                     port_value: u32::from(address.port()),
@@ -67,7 +67,7 @@ impl AuthorizerQuestion<'_> {
             attributes: Some(m::AttributeContext {
                 source: Some(peer(client.address, principal)),
                 destination: Some(peer(client.destination(), String::new())),
-                request: Some(m::Request {
+                request: Some(m::EnvoyRequest {
                     time: Some(time),
                     http: self.request.map(|head| self.http(head, config)),
                 }),
@@ -81,7 +81,7 @@ impl AuthorizerQuestion<'_> {
         }
     }
 
-    fn http(&self, head: &RequestHead, config: &Authorizer) -> m::HttpRequest {
+    fn http(&self, head: &RequestHead, config: &Authorizer) -> m::EnvoyHttpRequest {
         let scheme = if self.client.tls { "https" } else { "http" };
         let mut headers = told(&head.headers, &config.request_headers);
         let (mut body, mut raw_body) = (String::new(), Vec::new());
@@ -92,9 +92,9 @@ impl AuthorizerQuestion<'_> {
                 Err(_) => raw_body = excerpt.bytes.to_vec(),
             }
         }
-        let length = head.headers.get(CONTENT_LENGTH).and_then(Value::to_number);
+        let length = head.headers.get(CONTENT_LENGTH).and_then(ValueRef::to_number);
         let id = head.headers.get(REQUEST_ID).map_or_else(String::new, text);
-        m::HttpRequest {
+        m::EnvoyHttpRequest {
             id,
             method: method(head).to_string(),
             headers,
@@ -115,7 +115,7 @@ impl AuthorizerQuestion<'_> {
         &self,
         config: &Authorizer,
         prefix: &str,
-        service: &Service,
+        service: &UpstreamService,
     ) -> Result<Option<Request<Bytes>>, String> {
         let Some((head, target)) = self.request.and_then(|head| Some((head, target(head)?))) else {
             return Ok(None);
@@ -197,7 +197,7 @@ fn is_said_here(name: &str) -> bool {
 }
 
 /// A value as text. A value that is not UTF-8 is kept, but equals no other text.
-fn text(value: Value<'_>) -> String {
+fn text(value: ValueRef<'_>) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 

@@ -2,7 +2,7 @@
 //! The data that an authorizer gets, and the changes of its answers.
 
 use attache_config::model::{Authorizer, HeaderMatch, Name};
-use attache_http::{Client, Proven};
+use attache_http::{Client, VerifiedIdentity};
 use attache_wire::RequestHead;
 use http::{HeaderName, StatusCode};
 use prost::Message;
@@ -10,8 +10,8 @@ use prost::Message;
 use super::{
     AuthorizerQuestion, AuthorizerVerdict, Excerpt,
     messages::{
-        BoolValue, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus,
-        OkHttpResponse, QueryParameter, Status,
+        BoolValue, CheckResponse, DeniedHttpResponse, EnvoyHeaderValue, HeaderValueOption, HttpStatus,
+        OkHttpResponse, QueryParameter, RpcStatus,
     },
 };
 
@@ -35,7 +35,7 @@ fn head(method: &str, uri: &str, headers: &[(&str, &str)]) -> RequestHead {
 
 fn option(name: &str, value: &[u8], append: Option<bool>, action: i32) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue {
+        header: Some(EnvoyHeaderValue {
             key: name.as_bytes().to_vec(),
             value: value.to_vec(),
             raw_value: Vec::new(),
@@ -51,7 +51,7 @@ fn ok(answer: OkHttpResponse) -> CheckResponse {
 
 fn denied(answer: DeniedHttpResponse) -> CheckResponse {
     CheckResponse {
-        status: Some(Status { code: 7, message: b"no".to_vec() }),
+        status: Some(RpcStatus { code: 7, message: b"no".to_vec() }),
         denied_response: Some(answer),
         ..CheckResponse::default()
     }
@@ -69,7 +69,7 @@ fn an_authorizer_gets_the_client_and_the_request() {
     let client = Client {
         address: Some("[::ffff:10.0.0.7]:4711".parse().unwrap()),
         local: Some("10.0.0.1:8443".parse().unwrap()),
-        proven: Proven::names(["spiffe://x/web"], 1),
+        proven: VerifiedIdentity::names(["spiffe://x/web"], 1),
         sni: Some("app.test".into()),
         tls: true,
         ..Client::default()
@@ -244,7 +244,7 @@ fn an_answer_that_is_ambiguous_or_unreadable_is_no_answer() {
     let both = CheckResponse { status: None, ..denied(DeniedHttpResponse::default()) };
     assert!(AuthorizerVerdict::of_message(both, &config()).is_err());
     let failed = CheckResponse {
-        status: Some(Status { code: 13, message: Vec::new() }),
+        status: Some(RpcStatus { code: 13, message: Vec::new() }),
         error_response: Some(DeniedHttpResponse::default()),
         ..CheckResponse::default()
     };
@@ -291,12 +291,14 @@ fn a_denial_comes_from_the_authorizer_and_an_invalid_denial_is_still_a_denial() 
         assert_eq!(bare.status, StatusCode::FORBIDDEN, "{code}");
     }
     for code in [1, 5, 7, 16, 99, -1] {
-        let bare =
-            CheckResponse { status: Some(Status { code, message: Vec::new() }), ..CheckResponse::default() };
+        let bare = CheckResponse {
+            status: Some(RpcStatus { code, message: Vec::new() }),
+            ..CheckResponse::default()
+        };
         assert_eq!(denial(bare).status, StatusCode::FORBIDDEN);
         let but = CheckResponse {
             ok_response: Some(OkHttpResponse::default()),
-            status: Some(Status { code, message: Vec::new() }),
+            status: Some(RpcStatus { code, message: Vec::new() }),
             ..CheckResponse::default()
         };
         assert_eq!(denial(but).status, StatusCode::FORBIDDEN, "the status decides");
@@ -310,7 +312,7 @@ fn what_a_denial_says_of_its_hop_or_as_the_reason_is_not_passed_off_as_ours() {
     for name in names {
         headers.append(name, http::HeaderValue::from_static("x-hop"));
     }
-    let answer = attache_rpc::Answer {
+    let answer = attache_rpc::CallResponse {
         status: StatusCode::FOUND,
         headers,
         body: Vec::new(),
@@ -384,7 +386,7 @@ fn a_contradictory_or_meaningless_answer_allows_no_request() {
     assert!(AuthorizerVerdict::of_bytes(b"\xff", &config()).is_err());
     for status in [100, 101, 500, 503, 599, 600, 999] {
         let status = StatusCode::from_u16(status).unwrap();
-        let answer = attache_rpc::Answer {
+        let answer = attache_rpc::CallResponse {
             status,
             headers: attache_wire::Fields::new(),
             body: Vec::new(),
@@ -394,7 +396,7 @@ fn a_contradictory_or_meaningless_answer_allows_no_request() {
     }
     for status in [201, 202, 204, 206, 302, 400, 401, 404] {
         let status = StatusCode::from_u16(status).unwrap();
-        let answer = attache_rpc::Answer {
+        let answer = attache_rpc::CallResponse {
             status,
             headers: attache_wire::Fields::new(),
             body: Vec::new(),

@@ -2,7 +2,7 @@
 
 use attache_config::model::{Authorizer, HeaderMatch};
 use attache_http::{remove_fields, strip_response};
-use attache_rpc::Answer;
+use attache_rpc::CallResponse;
 use attache_wire::{
     Fields, RequestHead,
     header::{X_ATTACHE_REASON, X_ATTACHE_UPSTREAM_REASON},
@@ -108,7 +108,7 @@ impl AuthorizerVerdict {
     /// Reads an answer of the HTTP form.
     ///
     /// # Errors Its status says that it isn't an answer.
-    pub fn of_http(mut answer: Answer, config: &Authorizer) -> Result<Self, String> {
+    pub fn of_http(mut answer: CallResponse, config: &Authorizer) -> Result<Self, String> {
         let status = answer.status;
         // Its hop ends here, and a reason of another attache is not ours.
         strip_response(&mut answer.headers, false, false);
@@ -117,7 +117,7 @@ impl AuthorizerVerdict {
                 let name = name.lower();
                 !is_of_the_message(&name) && wanted(&name)
             });
-            let change = |(name, value): (attache_wire::Name<'_>, attache_wire::Value<'_>)| {
+            let change = |(name, value): (attache_wire::NameRef<'_>, attache_wire::ValueRef<'_>)| {
                 Some(AuthorizerEdit {
                     name: name.to_header_name()?,
                     value: value.to_header_value(),

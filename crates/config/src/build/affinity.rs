@@ -8,7 +8,7 @@ use super::{Problems, Targets, framing::is_framing};
 use crate::{
     diagnostic::Place,
     model::{Destination, Name, SessionCookie, Subset, UpstreamHeader},
-    shapes::At,
+    shapes::Spanned,
 };
 
 /// The header that names the upstream. Only HTTP upstreams can be named, and only those with an address in the config.
@@ -43,7 +43,7 @@ pub(super) fn upstream_header(
 
 /// Reports labels that no address of the upstream has. An upstream whose hosts the requests name has no known labels.
 pub(super) fn subset(
-    raw: At<Subset>,
+    raw: Spanned<Subset>,
     to: &[Destination],
     targets: &Targets,
     problems: &mut Problems,
@@ -69,7 +69,7 @@ pub(super) fn subset(
 }
 
 pub(super) fn session_cookie(
-    raw: At<SessionCookie>,
+    raw: Spanned<SessionCookie>,
     to: &[Destination],
     targets: &Targets,
     problems: &mut Problems,

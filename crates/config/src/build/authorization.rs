@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use super::{Targets, authorizer, framing::framing, jwt};
 use crate::{
     diagnostic::{Place, Problems},
-    index::Index,
+    index::FirstByKey,
     model::{
-        AccessConditions, AccessRule, AddressMatch, Authorization, AuthorizerUse, HeaderCondition, Line,
-        ListenProtocol, Listener, ProxyProtocolIn,
+        AccessConditions, AccessRule, AddressMatch, Authorization, AuthorizerUse, HeaderCondition,
+        ListenProtocol, Listener, ProxyProtocolIn, SourceLine,
     },
-    section::Read,
-    shapes::{At, Mapping, OneOrMany, Txt},
+    section::ParsedSection,
+    shapes::{Mapping, OneOrMany, Spanned, Text},
     text::{HeaderText, ValueText},
 };
 
@@ -66,13 +66,13 @@ impl ClientFacts {
 
 /// `whose` is the listener's or route's name.
 pub(crate) fn authorization(
-    raw: At<Read<Authorization>>,
+    raw: Spanned<ParsedSection<Authorization>>,
     whose: &str,
     facts: ClientFacts,
     targets: &Targets,
     problems: &mut Problems,
 ) -> Authorization {
-    let (given, Read { section: mut rules, rest }) = raw.open();
+    let (given, ParsedSection { section: mut rules, rest }) = raw.open();
     let asked = rest.jwt.is_some();
     let tokens = asked || facts.tokens || given.is_wrong("jwt");
     rules.jwt = rest.jwt.and_then(|raw| jwt::used(raw, &targets.issuers, problems));
@@ -104,25 +104,25 @@ pub(crate) fn authorization(
             "name the networks of the proxies in front, and no other",
         );
     }
-    let mut checked = |list: Vec<At<Read<AccessRule>>>, kind: &str| -> Vec<AccessRule> {
+    let mut checked = |list: Vec<Spanned<ParsedSection<AccessRule>>>, kind: &str| -> Vec<AccessRule> {
         list.into_iter()
             .enumerate()
             .map(|(index, raw)| {
-                let checks = Checks { facts, trusts, denies: kind == "deny", tokens, optional };
+                let checks = RuleContext { facts, trusts, denies: kind == "deny", tokens, optional };
                 rule(raw, || format!("{whose}/{kind}/{index}"), checks, problems)
             })
             .collect()
     };
     rules.deny = rest.deny.map(|deny| checked(deny, "deny")).unwrap_or_default();
     rules.allow = rest.allow.map(|allow| checked(allow, "allow"));
-    let mut names = Index::default();
+    let mut names = FirstByKey::default();
     for rule in rules.deny.iter().chain(rules.allow.iter().flatten()) {
         if names.keep(&*rule.name, ()).is_some() {
             let message = format!("another rule is already called `{}`", rule.name);
             problems.wrong(given.at, message, "give each rule a different name");
         }
     }
-    rules.line = Line(given.at.line);
+    rules.line = SourceLine(given.at.line);
     rules
 }
 
@@ -154,7 +154,7 @@ fn trust_everybody(networks: &[AddressMatch]) -> bool {
 
 /// Facts about the place of a rule.
 #[derive(Clone, Copy)]
-struct Checks {
+struct RuleContext {
     facts: ClientFacts,
     /// There are trusted proxies.
     trusts: bool,
@@ -166,16 +166,16 @@ struct Checks {
 }
 
 fn rule(
-    raw: At<Read<AccessRule>>,
+    raw: Spanned<ParsedSection<AccessRule>>,
     name: impl FnOnce() -> String,
-    checks: Checks,
+    checks: RuleContext,
     problems: &mut Problems,
 ) -> AccessRule {
-    let (given, Read { section: mut rule, rest }) = raw.open();
+    let (given, ParsedSection { section: mut rule, rest }) = raw.open();
     // A condition in `not` has the opposite effect: in a rule of `allow` it denies.
     conditions(&mut rule.when, rest.when.headers, &given, checks, checks.denies, problems);
     if let Some(not) = rest.not {
-        let (given, Read { section, rest }) = not.open();
+        let (given, ParsedSection { section, rest }) = not.open();
         rule.unless = section;
         conditions(&mut rule.unless, rest.headers, &given, checks, !checks.denies, problems);
     }
@@ -190,16 +190,16 @@ fn rule(
     if rule.name.is_empty() {
         rule.name = name().into();
     }
-    rule.line = Line(given.at.line);
+    rule.line = SourceLine(given.at.line);
     rule
 }
 
 /// `refuses`: a condition that is met here refuses the request.
 fn conditions(
     of: &mut AccessConditions,
-    headers: Option<Mapping<HeaderText, OneOrMany<Txt<ValueText>>>>,
-    given: &At<()>,
-    checks: Checks,
+    headers: Option<Mapping<HeaderText, OneOrMany<Text<ValueText>>>>,
+    given: &Spanned<()>,
+    checks: RuleContext,
     refuses: bool,
     problems: &mut Problems,
 ) {
@@ -281,7 +281,7 @@ fn opaque(
     when: &AccessConditions,
     unless: &AccessConditions,
     at: Place,
-    checks: Checks,
+    checks: RuleContext,
     problems: &mut Problems,
 ) {
     if !matches!(checks.facts.protocol, ListenProtocol::Tcp | ListenProtocol::Tls) {

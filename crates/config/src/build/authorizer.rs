@@ -1,22 +1,22 @@
 //! Authorizers and their users: each authorizer must be reachable, and must not admit every client by mistake.
 
-use super::{Names, Targets, framing::framing};
+use super::{DeclaredNames, Targets, framing::framing};
 use crate::{
     diagnostic::Problems,
     model::{
         Authorizer, AuthorizerBody, AuthorizerFailure, AuthorizerProtocol, AuthorizerUse, AuthorizerWord,
         External, ExternalForm, HeaderMatch, Name,
     },
-    section::Read,
-    shapes::{At, Entry, OneOrMany},
+    section::ParsedSection,
+    shapes::{NamedEntry, OneOrMany, Spanned},
 };
 
 pub(crate) fn authorizer(
-    entry: Entry<At<Read<Authorizer>>>,
+    entry: NamedEntry<Spanned<ParsedSection<Authorizer>>>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Authorizer> {
-    let (given, Read { section: mut authorizer, rest }) = entry.value.open();
+    let (given, ParsedSection { section: mut authorizer, rest }) = entry.value.open();
     let (service, at) = rest.service.map(|service| (service.value.0, service.at))?;
     let service = targets.find(&service, at, problems);
     if let Some(id) = service {
@@ -62,7 +62,7 @@ pub(crate) fn authorizer(
     Some(authorizer)
 }
 
-fn check_body(body: &At<AuthorizerBody>, failure: AuthorizerFailure, problems: &mut Problems) {
+fn check_body(body: &Spanned<AuthorizerBody>, failure: AuthorizerFailure, problems: &mut Problems) {
     let AuthorizerBody { max, partial } = body.value;
     let at = body.place("max");
     if max == 0 || max > AuthorizerBody::MAX_BODY_BYTES {
@@ -79,12 +79,12 @@ fn check_body(body: &At<AuthorizerBody>, failure: AuthorizerFailure, problems: &
 
 /// `over`: whether the listener of this route asks an authorizer; `None` if these are the listener's own rules.
 pub(crate) fn used(
-    raw: At<ExternalForm>,
+    raw: Spanned<ExternalForm>,
     over: Option<bool>,
-    known: &Names,
+    known: &DeclaredNames,
     problems: &mut Problems,
 ) -> Option<AuthorizerUse> {
-    let At { at, value, .. } = raw;
+    let Spanned { at, value, .. } = raw;
     match value {
         ExternalForm::Off(_) => {
             if over != Some(true) {
@@ -100,7 +100,7 @@ pub(crate) fn used(
             let authorizer = known.find("", &name.0, at, problems)?;
             Some(AuthorizerUse::Ask { authorizer, context: Vec::new(), body: true })
         }
-        ExternalForm::Full(Read { section: External { context, body }, rest }) => {
+        ExternalForm::Full(ParsedSection { section: External { context, body }, rest }) => {
             let name = rest.authorizer?;
             let authorizer = known.find("", &name.value.0, name.at, problems)?;
             Some(AuthorizerUse::Ask { authorizer, context, body })

@@ -6,15 +6,15 @@
 use crate::{
     diagnostic::{Place, Problems},
     model::{Action, AuthorizerProtocol, AuthorizerUse, Config, ListenProtocol, Listener, Route, Traffic},
-    yaml::{Kind, Node},
+    yaml::{YamlKind, YamlNode},
 };
 
-pub(super) fn check(config: &Config, tree: &Node, problems: &mut Problems) {
+pub(super) fn check(config: &Config, tree: &YamlNode, problems: &mut Problems) {
     for listener in &config.listeners {
         let node = tree.get("listeners").and_then(|node| node.get(&listener.name));
         let of_listener = node.map_or_else(Place::default, |node| node.place);
         let routes = match node.and_then(|node| node.get("routes")).map(|node| &node.kind) {
-            Some(Kind::Sequence(routes)) => routes.as_slice(),
+            Some(YamlKind::Sequence(routes)) => routes.as_slice(),
             _ => &[],
         };
         for (index, route) in listener.routes.iter().enumerate() {

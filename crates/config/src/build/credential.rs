@@ -7,12 +7,15 @@ use super::framing::framing;
 use crate::{
     diagnostic::{Place, Problems},
     model::{Address, Credential, Secret, Upstream, UpstreamProtocol},
-    section::Read,
-    shapes::At,
+    section::ParsedSection,
+    shapes::Spanned,
 };
 
-pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> Option<Arc<Credential>> {
-    let (given, Read { section: mut credential, rest }) = raw.open();
+pub(crate) fn credential(
+    raw: Spanned<ParsedSection<Credential>>,
+    problems: &mut Problems,
+) -> Option<Arc<Credential>> {
+    let (given, ParsedSection { section: mut credential, rest }) = raw.open();
     credential.secret = match (rest.bearer, rest.basic, rest.header) {
         (Some(bearer), ..) => Secret::Bearer(bearer),
         (_, Some(basic), _) => Secret::Basic(basic),

@@ -13,8 +13,8 @@ use super::Targets;
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Action, Address, Bind, Destination, Forward, HostName, HostPattern, Listener, Match, Name, Route,
-        Target, Upstream, UpstreamId,
+        Action, Address, Bind, Destination, EndpointTarget, Forward, HostName, HostPattern, Listener, Match,
+        Name, Route, Upstream, UpstreamId,
     },
 };
 
@@ -85,7 +85,7 @@ fn by_host(
     let mut routes = Vec::new();
     let mut rest: Option<(UpstreamId, &Upstream)> = None;
     let ids = targets.all();
-    let claimed = Claimed::by(upstreams);
+    let claimed = NameCounts::by(upstreams);
     for (id, upstream) in ids.iter().copied().zip(upstreams) {
         if !matches!(upstream.address, Address::Endpoints(_)) {
             if let Some((_, first)) = rest {
@@ -122,12 +122,12 @@ fn by_host(
 
 /// How many upstreams have a name (in lower case), and how many have an address with this host.
 #[derive(Default)]
-struct Claimed {
+struct NameCounts {
     names: HashMap<String, usize>,
     hosts: HashMap<Name, usize>,
 }
 
-impl Claimed {
+impl NameCounts {
     fn by(upstreams: &[Upstream]) -> Self {
         let mut claimed = Self::default();
         for upstream in upstreams {
@@ -172,18 +172,18 @@ fn addresses(upstream: &Upstream) -> Vec<(Name, Option<u16>)> {
     sources
         .iter()
         .flat_map(|source| match &source.target {
-            Target::Dns { host, port } => vec![(host.trim_end_matches('.').into(), Some(*port))],
-            Target::Ip(address) if address.is_ipv6() => {
+            EndpointTarget::Dns { host, port } => vec![(host.trim_end_matches('.').into(), Some(*port))],
+            EndpointTarget::Ip(address) if address.is_ipv6() => {
                 vec![(format!("[{}]", address.ip()).into(), Some(address.port()))]
             }
-            Target::Ip(address) => vec![(address.ip().to_string().into(), Some(address.port()))],
+            EndpointTarget::Ip(address) => vec![(address.ip().to_string().into(), Some(address.port()))],
             // The name that pods use. They may add the Service's port, which the config doesn't know.
-            Target::Kubernetes(service) => {
+            EndpointTarget::Kubernetes(service) => {
                 let host = service.host();
                 let short = host.strip_suffix(".svc").unwrap_or(&host).into();
                 vec![(format!("{host}.cluster.local").into(), None), (short, None), (host, None)]
             }
-            Target::Srv { .. } | Target::Unix(_) => Vec::new(),
+            EndpointTarget::Srv { .. } | EndpointTarget::Unix(_) => Vec::new(),
         })
         .collect()
 }

@@ -4,16 +4,16 @@ use super::Targets;
 use crate::{
     diagnostic::Problems,
     model::{Descriptor, DescriptorAction, DescriptorKeys, GlobalRateLimit},
-    section::Read,
+    section::ParsedSection,
     shapes::OneOrMany,
 };
 
 pub(crate) fn global_limit(
-    raw: Read<GlobalRateLimit>,
+    raw: ParsedSection<GlobalRateLimit>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Box<GlobalRateLimit>> {
-    let Read { section: mut limit, rest } = raw;
+    let ParsedSection { section: mut limit, rest } = raw;
     let (service, at) = rest.service.map(|service| (service.value.0, service.at))?;
     let id = targets.find(&service, at, problems);
     if id.is_some_and(|id| targets.is_opaque(id)) {
@@ -28,7 +28,7 @@ pub(crate) fn global_limit(
     Some(Box::new(limit))
 }
 
-fn descriptor(raw: Read<Descriptor>) -> Option<Vec<DescriptorAction>> {
+fn descriptor(raw: ParsedSection<Descriptor>) -> Option<Vec<DescriptorAction>> {
     let actions = raw.rest.actions.map(OneOrMany::into_vec).unwrap_or_default();
     let actions: Vec<_> = actions.into_iter().filter_map(action).collect();
     (!actions.is_empty()).then_some(actions)

@@ -11,16 +11,16 @@ use http::HeaderName;
 use crate::{
     diagnostic::{Place, Problems},
     model::{Action, Authorization, AuthorizerUse, Config, Listener, Route, UpstreamId},
-    yaml::{Kind, Node},
+    yaml::{YamlKind, YamlNode},
 };
 
-pub(super) fn check(config: &Config, tree: &Node, problems: &mut Problems) {
+pub(super) fn check(config: &Config, tree: &YamlNode, problems: &mut Problems) {
     let listeners = tree.get("listeners");
     for listener in &config.listeners {
         let node = listeners.and_then(|node| node.get(&listener.name));
         let of_listener = node.map_or_else(Place::default, |node| node.place);
         let routes = match node.and_then(|node| node.get("routes")).map(|node| &node.kind) {
-            Some(Kind::Sequence(routes)) => routes.as_slice(),
+            Some(YamlKind::Sequence(routes)) => routes.as_slice(),
             _ => &[],
         };
         let at = |index: usize| routes.get(index).map_or(of_listener, |node| node.place);

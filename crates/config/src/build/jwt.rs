@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
-use super::{Names, Targets, framing::framing};
+use super::{DeclaredNames, Targets, framing::framing};
 use crate::{
     diagnostic::Problems,
     model::{JwtKeys, JwtProvider, JwtUse, KeySource, RemoteKeys},
-    section::Read,
-    shapes::{At, Entry, Txt},
+    section::ParsedSection,
+    shapes::{NamedEntry, Spanned, Text},
     text::Label,
 };
 
 /// The largest `clock_skew`: a clock that differs by more is wrong.
-const MOST_SKEW: Duration = Duration::from_hours(1);
+const MAX_CLOCK_SKEW: Duration = Duration::from_hours(1);
 
 pub(crate) fn provider(
-    entry: Entry<Read<JwtProvider>>,
+    entry: NamedEntry<ParsedSection<JwtProvider>>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<JwtProvider> {
-    let Read { section: mut provider, rest } = entry.value;
+    let ParsedSection { section: mut provider, rest } = entry.value;
     if provider.audiences.is_empty() {
         problems.warn(
             entry.at,
@@ -27,7 +27,7 @@ pub(crate) fn provider(
             "`audiences: shop`: what `aud` must be",
         );
     }
-    if provider.clock_skew > MOST_SKEW {
+    if provider.clock_skew > MAX_CLOCK_SKEW {
         let help = "a few minutes at most: longer values accept expired tokens";
         problems.wrong(entry.at, "`clock_skew` is longer than an hour", help);
     }
@@ -42,7 +42,7 @@ pub(crate) fn provider(
 }
 
 fn keys(
-    Read { section: source, rest }: Read<KeySource>,
+    ParsedSection { section: source, rest }: ParsedSection<KeySource>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<JwtKeys> {
@@ -56,10 +56,14 @@ fn keys(
     source.inline.map(JwtKeys::Inline).or(source.file.map(JwtKeys::File))
 }
 
-pub(crate) fn used(raw: Read<JwtUse>, known: &Names, problems: &mut Problems) -> Option<JwtUse> {
-    let Read { section: mut used, rest } = raw;
+pub(crate) fn used(
+    raw: ParsedSection<JwtUse>,
+    known: &DeclaredNames,
+    problems: &mut Problems,
+) -> Option<JwtUse> {
+    let ParsedSection { section: mut used, rest } = raw;
     let issuers = rest.issuers?.into_vec();
-    let mut find = |name: At<Txt<Label>>| known.find("issuer ", &name.value.0, name.at, problems);
+    let mut find = |name: Spanned<Text<Label>>| known.find("issuer ", &name.value.0, name.at, problems);
     let found: Vec<Option<usize>> = issuers.into_iter().map(&mut find).collect();
     used.providers = found.into_iter().collect::<Option<_>>()?;
     Some(used)

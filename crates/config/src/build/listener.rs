@@ -11,24 +11,24 @@ use super::{
 };
 use crate::{
     diagnostic::{Place, Problems},
-    index::Index,
+    index::FirstByKey,
     model::{
         Bind, ForwardClientCert, HttpServer, ListenProtocol, Listener, Match, Name, ProxyProtocolIn, Route,
         TlsMode, Upstream, Web,
     },
-    section::{Given, Read},
-    shapes::{At, Entry, OneOrMany, Txt},
+    section::{GivenKeys, ParsedSection},
+    shapes::{NamedEntry, OneOrMany, Spanned, Text},
     text::Binds,
 };
 
 pub(crate) fn listener(
-    entry: Entry<At<Read<Listener>>>,
+    entry: NamedEntry<Spanned<ParsedSection<Listener>>>,
     upstreams: &[Upstream],
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Listener> {
     let at = entry.at;
-    let (given, Read { section: mut listener, rest }) = entry.value.open();
+    let (given, ParsedSection { section: mut listener, rest }) = entry.value.open();
     (listener.name, listener.line) = (entry.key.into(), at.line);
     listener.bind = binds(rest.bind?, rest.unix_mode.map(|mode| mode.0));
     if let (Some(at), false) =
@@ -63,8 +63,8 @@ pub(crate) fn listener(
         terminates,
         knows_clients,
         over: route::ListenerContext { facts, web: &listener.web },
-        names: Index::default(),
-        matched: Index::default(),
+        names: FirstByKey::default(),
+        matched: FirstByKey::default(),
         built: Vec::new(),
     };
     let all = rest.routes.unwrap_or_default();
@@ -75,7 +75,7 @@ pub(crate) fn listener(
     if let Some(to) = rest.to {
         let at = to.at;
         let (wrong, raw) = (to.wrong.clone(), route::all(to));
-        routes.add(At::new(at, wrong, raw), usize::MAX, targets, problems);
+        routes.add(Spanned::new(at, wrong, raw), usize::MAX, targets, problems);
     }
     if nothing_given {
         // If the file has routes and all of them are wrong, default routes would hide the mistake.
@@ -92,7 +92,7 @@ pub(crate) fn listener(
     Some(listener)
 }
 
-fn binds(raw: OneOrMany<At<Txt<Binds>>>, unix_mode: Option<u32>) -> Vec<Bind> {
+fn binds(raw: OneOrMany<Spanned<Text<Binds>>>, unix_mode: Option<u32>) -> Vec<Bind> {
     let mut binds: Vec<Bind> = raw.into_vec().into_iter().flat_map(|bind| bind.value.0).collect();
     for bind in &mut binds {
         if let (Bind::Unix { mode, .. }, Some(given)) = (bind, unix_mode) {
@@ -102,7 +102,11 @@ fn binds(raw: OneOrMany<At<Txt<Binds>>>, unix_mode: Option<u32>) -> Vec<Bind> {
     binds
 }
 
-fn http(given: Option<At<Given<HttpServer>>>, terminates: bool, problems: &mut Problems) -> HttpServer {
+fn http(
+    given: Option<Spanned<GivenKeys<HttpServer>>>,
+    terminates: bool,
+    problems: &mut Problems,
+) -> HttpServer {
     let base = if terminates { HttpServer::behind_tls() } else { HttpServer::default() };
     let Some(given) = given else { return base };
     let at = given.key("forward_client_cert_details");
@@ -124,16 +128,16 @@ struct Routes<'a> {
     /// Clients are asked for a certificate, or the config of that is wrong.
     knows_clients: bool,
     over: route::ListenerContext<'a>,
-    names: Index<Name, ()>,
+    names: FirstByKey<Name, ()>,
     /// For each match, the line of the first route that has it.
-    matched: Index<Match, u32>,
+    matched: FirstByKey<Match, u32>,
     built: Vec<(Route, Place)>,
 }
 
 impl Routes<'_> {
     fn add(
         &mut self,
-        raw: At<Read<Route>>,
+        raw: Spanned<ParsedSection<Route>>,
         index: usize,
         targets: &mut Targets,
         problems: &mut Problems,

@@ -3,10 +3,10 @@
 use crate::{
     diagnostic::Problems,
     model::{AdaptiveConcurrency, Queue},
-    shapes::At,
+    shapes::Spanned,
 };
 
-pub(crate) fn adaptive(given: At<AdaptiveConcurrency>, problems: &mut Problems) -> AdaptiveConcurrency {
+pub(crate) fn adaptive(given: Spanned<AdaptiveConcurrency>, problems: &mut Problems) -> AdaptiveConcurrency {
     let (most, lowest) = (given.value.max_concurrency_limit, given.value.min_rtt.min_concurrency);
     if let Some(at) = given.key("max_concurrency_limit").filter(|_| most < lowest) {
         problems.wrong(
@@ -18,7 +18,7 @@ pub(crate) fn adaptive(given: At<AdaptiveConcurrency>, problems: &mut Problems) 
     given.value
 }
 
-pub(crate) fn queue(given: At<Queue>, problems: &mut Problems) -> Queue {
+pub(crate) fn queue(given: Spanned<Queue>, problems: &mut Problems) -> Queue {
     let at = given.key("interval");
     let mut queue = given.value;
     match at {

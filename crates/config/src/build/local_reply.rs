@@ -3,24 +3,26 @@
 use super::{Problems, route};
 use crate::{
     diagnostic::Place,
-    model::{LocalReply, Part, Template, Variable},
-    section::Read,
-    shapes::At,
+    model::{LocalReply, Template, TemplatePart, Variable},
+    section::ParsedSection,
+    shapes::Spanned,
 };
 
 /// The header changes of a listener's own answers. They can use only data that every exchange has: a request that could
 /// not be parsed has no headers and no captures.
-pub(super) fn local_reply(raw: At<Read<LocalReply>>, problems: &mut Problems) -> LocalReply {
-    let (given, Read { rest, .. }) = raw.open();
+pub(super) fn local_reply(raw: Spanned<ParsedSection<LocalReply>>, problems: &mut Problems) -> LocalReply {
+    let (given, ParsedSection { rest, .. }) = raw.open();
     let at = given.at;
-    let headers = route::edits(rest.headers, &route::Captures::unknown(), false, problems);
+    let headers = route::edits(rest.headers, &route::CapturedNames::unknown(), false, problems);
     let changed = headers.set.iter().chain(&headers.add);
     for name in changed.clone().map(|(name, _)| name).chain(&headers.remove) {
         check_name(name.as_str(), at, problems);
     }
     for (name, Template(parts)) in changed {
         for part in parts {
-            if let Part::Variable(Variable::Header(_) | Variable::Capture(_) | Variable::Scheme) = part {
+            if let TemplatePart::Variable(Variable::Header(_) | Variable::Capture(_) | Variable::Scheme) =
+                part
+            {
                 problems.wrong(
                     at,
                     format!("`{name}` has a variable that attache's own answers don't have"),

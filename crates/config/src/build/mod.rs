@@ -39,26 +39,26 @@ pub(crate) use target::Targets;
 
 use crate::{
     diagnostic::{Place, Problems, Severity},
-    index::Index,
+    index::FirstByKey,
     model::{Admin, Bind, Config, Dns, Listener, MetricsPage, Upstream},
-    section::{Read, Short},
-    shapes::{At, Entry, Mapping},
+    section::{ParsedSection, Shorthand},
+    shapes::{Mapping, NamedEntry, Spanned},
     suggest,
     text::Label,
-    yaml::{Kind, Node},
+    yaml::{YamlKind, YamlNode},
 };
 
 /// Shortest interval between two checks of the files that the config names.
-const SHORTEST_WATCH: Duration = Duration::from_millis(10);
+const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(crate) fn build(
-    root: Read<Config>,
-    tree: &Node,
+    root: ParsedSection<Config>,
+    tree: &YamlNode,
     file: Option<&Path>,
     env: Env<'_>,
     problems: &mut Problems,
 ) -> Config {
-    let Read { section: mut config, rest: root } = root;
+    let ParsedSection { section: mut config, rest: root } = root;
     let nothing_said = tree.get("upstreams").is_none() && tree.get("listeners").is_none();
     let upstreams = root.upstreams.map(|map| map.entries).unwrap_or_default();
     let mut targets = Targets::new(tree);
@@ -99,7 +99,7 @@ pub(crate) fn build(
     config.access_log = observe::access_log(root.access_log, &listeners, problems);
     if let Some(given) = root.watch_interval {
         config.watch_interval = given.value.0;
-        if config.watch_interval < SHORTEST_WATCH {
+        if config.watch_interval < MIN_WATCH_INTERVAL {
             problems.wrong(given.at, "this interval is too short", "at least `10ms`");
         }
     }
@@ -127,11 +127,12 @@ pub(crate) fn build(
 
 /// The address of the metrics, and the application on it.
 fn metrics_page(
-    raw: Option<Short<MetricsPage>>,
+    raw: Option<Shorthand<MetricsPage>>,
     problems: &mut Problems,
 ) -> (Option<SocketAddr>, MetricsPage) {
     let place = raw.as_ref().map_or_else(Place::default, |metrics| metrics.at);
-    let Read { section: mut app, rest } = raw.map_or_else(Read::default, |metrics| metrics.0.value);
+    let ParsedSection { section: mut app, rest } =
+        raw.map_or_else(ParsedSection::default, |metrics| metrics.0.value);
     let metrics = rest.bind.map_or(Some(Config::METRICS), |bind| bind.0);
     if metrics.is_none() && (!app.metrics.is_empty() || rest.adapt.is_some()) {
         problems.error(place, "`app` and `adapt` need the port of the metrics, but `bind` is `off`");
@@ -142,12 +143,12 @@ fn metrics_page(
 }
 
 fn admin(
-    Short(raw): Short<Admin>,
+    Shorthand(raw): Shorthand<Admin>,
     listeners: &[Listener],
     metrics: Option<SocketAddr>,
     problems: &mut Problems,
 ) -> Admin {
-    let (given, Read { section: mut admin, rest }) = raw.open();
+    let (given, ParsedSection { section: mut admin, rest }) = raw.open();
     if let Some(bind) = rest.bind {
         (admin.bind, admin.required) = (bind.0, true);
         check_admin(admin.bind.as_ref(), given.at, listeners, metrics, problems);
@@ -157,13 +158,13 @@ fn admin(
 
 /// The names below one key of the file, each with the index of its part, if the part is valid.
 #[derive(Default)]
-pub(crate) struct Names {
+pub(crate) struct DeclaredNames {
     key: &'static str,
     known: Vec<String>,
-    index: Index<String, Option<usize>>,
+    index: FirstByKey<String, Option<usize>>,
 }
 
-impl Names {
+impl DeclaredNames {
     /// The index of a name. For `None` an error was reported, here or in the part itself. Messages write `kind` before
     /// the name.
     fn find(&self, kind: &str, name: &str, at: Place, problems: &mut Problems) -> Option<usize> {
@@ -197,10 +198,10 @@ fn among<T: AsRef<str>>(
 fn named<R, T>(
     key: &'static str,
     section: Option<Mapping<Label, R>>,
-    tree: &Node,
-    mut build: impl FnMut(Entry<R>) -> Option<T>,
-) -> (Vec<T>, Names) {
-    let (mut parts, mut known, mut index) = (Vec::new(), Vec::new(), Index::default());
+    tree: &YamlNode,
+    mut build: impl FnMut(NamedEntry<R>) -> Option<T>,
+) -> (Vec<T>, DeclaredNames) {
+    let (mut parts, mut known, mut index) = (Vec::new(), Vec::new(), FirstByKey::default());
     for entry in section.map(|map| map.entries).unwrap_or_default() {
         let name = entry.key.clone();
         let part = build(entry);
@@ -209,12 +210,12 @@ fn named<R, T>(
         parts.extend(part);
     }
     // The file has a name also where its part can't be read.
-    for (name, _) in tree.get(key).into_iter().flat_map(Node::keys) {
+    for (name, _) in tree.get(key).into_iter().flat_map(YamlNode::keys) {
         if index.keep(name.to_owned(), None).is_none() {
             known.push(name.to_owned());
         }
     }
-    (parts, Names { key, known, index })
+    (parts, DeclaredNames { key, known, index })
 }
 
 /// True if it is impossible to listen on both. Port 0 asks for any free port, so it never clashes.
@@ -247,16 +248,18 @@ fn check_admin(
 }
 
 /// The texts that `!file` has read.
-fn secrets(node: &Node) -> Vec<std::sync::Arc<str>> {
+fn secrets(node: &YamlNode) -> Vec<std::sync::Arc<str>> {
     match &node.kind {
-        Kind::Scalar(scalar) if scalar.secret && !scalar.text.is_empty() => vec![scalar.text.as_str().into()],
-        Kind::Scalar(_) | Kind::Broken => Vec::new(),
-        Kind::Sequence(items) => items.iter().flat_map(secrets).collect(),
-        Kind::Mapping(entries) => entries.iter().flat_map(|entry| secrets(&entry.value)).collect(),
+        YamlKind::Scalar(scalar) if scalar.secret && !scalar.text.is_empty() => {
+            vec![scalar.text.as_str().into()]
+        }
+        YamlKind::Scalar(_) | YamlKind::Broken => Vec::new(),
+        YamlKind::Sequence(items) => items.iter().flat_map(secrets).collect(),
+        YamlKind::Mapping(entries) => entries.iter().flat_map(|entry| secrets(&entry.value)).collect(),
     }
 }
 
-fn dns(given: At<Dns>, problems: &mut Problems) -> Dns {
+fn dns(given: Spanned<Dns>, problems: &mut Problems) -> Dns {
     if given.value.min_ttl > given.value.max_ttl {
         problems.error(given.key("max_ttl").unwrap_or_default(), "`min_ttl` is longer than `max_ttl`");
     }
@@ -265,12 +268,12 @@ fn dns(given: At<Dns>, problems: &mut Problems) -> Dns {
 
 /// The part of a [`Bind`] that only one listener can have.
 #[derive(PartialEq, Eq, Hash)]
-enum Socket<'a> {
+enum ClaimedSocket<'a> {
     Tcp(SocketAddr),
     Unix(&'a Path),
 }
 
-impl<'a> Socket<'a> {
+impl<'a> ClaimedSocket<'a> {
     fn of(bind: &'a Bind) -> Self {
         match bind {
             Bind::Tcp(address) => Self::Tcp(*address),
@@ -282,11 +285,11 @@ impl<'a> Socket<'a> {
 /// No two listeners on one socket.
 fn sockets(
     listeners: &[Listener],
-    tree: &Node,
+    tree: &YamlNode,
     metrics: Option<(SocketAddr, Place)>,
     problems: &mut Problems,
 ) {
-    let mut taken: HashMap<Socket<'_>, &str> = HashMap::new();
+    let mut taken: HashMap<ClaimedSocket<'_>, &str> = HashMap::new();
     for listener in listeners {
         let node = tree.get("listeners").and_then(|all| all.get(&listener.name)?.get("bind"));
         let place = node.map_or_else(Place::default, |bind| bind.place);
@@ -295,7 +298,7 @@ fn sockets(
             if matches!(bind, Bind::Tcp(address) if address.port() == 0) {
                 continue;
             }
-            if let Some(other) = taken.get(&Socket::of(bind)) {
+            if let Some(other) = taken.get(&ClaimedSocket::of(bind)) {
                 let message = format!("`{bind}` is already used by `{other}`");
                 problems.wrong(place, message, "give each listener a different address");
             } else if !own.insert(bind) {
@@ -310,7 +313,7 @@ fn sockets(
             }
         }
         for bind in &listener.bind {
-            taken.entry(Socket::of(bind)).or_insert(&*listener.name);
+            taken.entry(ClaimedSocket::of(bind)).or_insert(&*listener.name);
         }
     }
 }

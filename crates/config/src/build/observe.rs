@@ -2,23 +2,23 @@
 
 use crate::{
     diagnostic::Problems,
-    index::Index,
+    index::FirstByKey,
     model::{
         AccessLog, Adapter, Expect, Listener, LogFilter, LogFormat, LogFormatForm, LogFormatWord, LogOutput,
         LogTarget, LogTo,
     },
-    section::{Read, Short},
-    shapes::{At, Entry, OneOrMany},
+    section::{ParsedSection, Shorthand},
+    shapes::{NamedEntry, OneOrMany, Spanned},
     suggest,
 };
 
 pub(crate) fn access_log(
-    raw: Option<Short<AccessLog>>,
+    raw: Option<Shorthand<AccessLog>>,
     listeners: &[Listener],
     problems: &mut Problems,
 ) -> AccessLog {
-    let Some(Short(raw)) = raw else { return AccessLog::default() };
-    let Read { section: mut log, rest } = raw.value;
+    let Some(Shorthand(raw)) = raw else { return AccessLog::default() };
+    let ParsedSection { section: mut log, rest } = raw.value;
     log.to = match rest.to {
         None => LogTarget::Off,
         Some(LogTo::Path(to)) => to.0,
@@ -33,7 +33,7 @@ pub(crate) fn access_log(
     log
 }
 
-fn log_target(raw: At<Read<LogOutput>>) -> LogTarget {
+fn log_target(raw: Spanned<ParsedSection<LogOutput>>) -> LogTarget {
     let syslog = raw.key("syslog").is_some();
     let output = raw.value.section;
     if syslog { LogTarget::Syslog(output.syslog) } else { LogTarget::File(output.file) }
@@ -53,13 +53,13 @@ fn log_format(raw: LogFormatForm, problems: &mut Problems) -> LogFormat {
 }
 
 fn log_filter(
-    raw: At<Read<LogFilter>>,
+    raw: Spanned<ParsedSection<LogFilter>>,
     listeners: &[Listener],
     problems: &mut Problems,
 ) -> Option<LogFilter> {
-    let (given, Read { section: mut filter, rest }) = raw.open();
+    let (given, ParsedSection { section: mut filter, rest }) = raw.open();
     let known = || listeners.iter().flat_map(|listener| &listener.routes).map(|route| &*route.name);
-    let index: Index<&str, ()> = known().map(|name| (name, ())).collect();
+    let index: FirstByKey<&str, ()> = known().map(|name| (name, ())).collect();
     let mut unknown = false;
     for name in rest.routes.map(OneOrMany::into_vec).unwrap_or_default() {
         let route = name.value.0;
@@ -85,8 +85,8 @@ fn log_filter(
 }
 
 /// An endpoint of the application at this path.
-pub(crate) fn adapter(entry: Entry<At<Read<Adapter>>>) -> Adapter {
-    let (given, Read { section, .. }) = entry.value.open();
+pub(crate) fn adapter(entry: NamedEntry<Spanned<ParsedSection<Adapter>>>) -> Adapter {
+    let (given, ParsedSection { section, .. }) = entry.value.open();
     let checks = Expect::KEYS.iter().any(|key| given.key(key).is_some());
     Adapter { path: entry.key.into(), checks, ..section }
 }

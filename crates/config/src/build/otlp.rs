@@ -13,9 +13,9 @@ use crate::{
         Collector, ExportProtocol, Name, OtlpCompression, OtlpKeys, OtlpLogs, OtlpMetrics, OtlpSignal,
         OtlpSignals, Propagation, Tracing,
     },
-    section::{Read, Short},
-    shapes::{At, Mapping, Txt},
-    text::{HeaderText, Otlp, OtlpUrl, Ratio, Text as _, Word},
+    section::{ParsedSection, Shorthand},
+    shapes::{Mapping, Spanned, Text},
+    text::{HeaderText, Otlp, OtlpUrl, Ratio, TextNotation as _, Word},
 };
 
 /// Looks up environment variables.
@@ -47,15 +47,15 @@ const LOGS: Signal = Signal {
     method: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 };
 
-pub(crate) fn tracing(raw: Short<Tracing>, env: Env<'_>, problems: &mut Problems) -> Option<Tracing> {
-    let (given, Read { section: mut tracing, rest }) = raw.0.open();
+pub(crate) fn tracing(raw: Shorthand<Tracing>, env: Env<'_>, problems: &mut Problems) -> Option<Tracing> {
+    let (given, ParsedSection { section: mut tracing, rest }) = raw.0.open();
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
     let zipkin = rest.zipkin.is_some();
     if zipkin {
         tracing.collector.protocol = ExportProtocol::Zipkin;
     }
     let to = rest.zipkin.or(rest.otlp);
-    let read = Read { section: tracing.collector, rest: rest.collector };
+    let read = ParsedSection { section: tracing.collector, rest: rest.collector };
     let [collector] = collectors(&given, to, read, [&TRACES], &env, problems);
     tracing.collector = collector?;
     if given.key("sample").is_none() {
@@ -67,10 +67,10 @@ pub(crate) fn tracing(raw: Short<Tracing>, env: Env<'_>, problems: &mut Problems
     Some(tracing)
 }
 
-pub(crate) fn signals(raw: Short<OtlpKeys>, env: Env<'_>, problems: &mut Problems) -> OtlpSignals {
-    let (given, Read { section: keys, rest }) = raw.0.open();
+pub(crate) fn signals(raw: Shorthand<OtlpKeys>, env: Env<'_>, problems: &mut Problems) -> OtlpSignals {
+    let (given, ParsedSection { section: keys, rest }) = raw.0.open();
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
-    let read = Read { section: keys.collector, rest: rest.collector };
+    let read = ParsedSection { section: keys.collector, rest: rest.collector };
     let [metrics, logs] = collectors(&given, rest.to, read, [&METRICS, &LOGS], &env, problems);
     let mut interval = keys.interval;
     if given.key("interval").is_none()
@@ -89,14 +89,14 @@ pub(crate) fn signals(raw: Short<OtlpKeys>, env: Env<'_>, problems: &mut Problem
 
 /// The collector of each signal; `None` where it is off, or where something is wrong with it. `to` is its URL.
 fn collectors<const N: usize>(
-    given: &At<()>,
-    to: Option<At<Txt<Otlp>>>,
-    read: Read<Collector>,
+    given: &Spanned<()>,
+    to: Option<Spanned<Text<Otlp>>>,
+    read: ParsedSection<Collector>,
     signals: [&Signal; N],
     env: &dyn Fn(&str) -> Option<String>,
     problems: &mut Problems,
 ) -> [Option<Collector>; N] {
-    let Read { section: mut base, rest } = read;
+    let ParsedSection { section: mut base, rest } = read;
     let to = to.map(|to| to.value.0);
     let urls = signals.map(|signal| {
         let url = match &to {
@@ -138,7 +138,7 @@ fn collectors<const N: usize>(
 /// Fills in settings of a collector of OTLP from the environment, for keys that the file doesn't give.
 fn from_environment(
     collector: &mut Collector,
-    given: &At<()>,
+    given: &Spanned<()>,
     port: Option<u16>,
     signal: &Signal,
     env: &dyn Fn(&str) -> Option<String>,
@@ -197,9 +197,9 @@ fn resource(collector: &mut Collector, named: bool, env: &dyn Fn(&str) -> Option
     }
 }
 
-type Headers = Vec<(http::HeaderName, HeaderValue)>;
+type CollectorHeaders = Vec<(http::HeaderName, HeaderValue)>;
 
-fn headers(map: Mapping<HeaderText, At<Txt<Word>>>, problems: &mut Problems) -> Headers {
+fn headers(map: Mapping<HeaderText, Spanned<Text<Word>>>, problems: &mut Problems) -> CollectorHeaders {
     let mut out = Vec::new();
     for entry in map.entries {
         if let Some(header) = header(&entry.key, &entry.value.value.0) {

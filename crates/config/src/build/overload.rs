@@ -3,10 +3,10 @@
 use crate::{
     diagnostic::Problems,
     model::Overload,
-    shapes::{At, OrOff},
+    shapes::{OrOff, Spanned},
 };
 
-pub(crate) fn overload(raw: OrOff<At<Overload>>, problems: &mut Problems) -> Option<Overload> {
+pub(crate) fn overload(raw: OrOff<Spanned<Overload>>, problems: &mut Problems) -> Option<Overload> {
     let OrOff::On(given) = raw else { return None };
     if given.value.shed_requests > given.value.stop_accepting {
         problems.wrong(

@@ -6,7 +6,7 @@ use crate::{
     diagnostic::{Place, Problems},
     model::{Credential, Policy, PolicyKeys, Retry, RetryForm, RetryOn},
     section::Section,
-    shapes::At,
+    shapes::Spanned,
 };
 
 /// Every request, as a share.
@@ -14,15 +14,15 @@ pub(crate) const WHOLE: f64 = 1.0;
 
 /// The deadlines and retries of one level of the file.
 #[derive(Debug, Default)]
-pub(crate) struct Layer {
+pub(crate) struct PolicyLevel {
     keys: <PolicyKeys as Section>::Rest,
     /// The credential and its place; `None` beside a place is `off`.
     credential: Option<(Option<Arc<Credential>>, Place)>,
     at: Place,
 }
 
-impl Layer {
-    pub(crate) fn new(given: &At<()>, keys: <PolicyKeys as Section>::Rest) -> Self {
+impl PolicyLevel {
+    pub(crate) fn new(given: &Spanned<()>, keys: <PolicyKeys as Section>::Rest) -> Self {
         let at = given.key("retry").or(given.key("timeout")).unwrap_or_default();
         Self { keys, credential: None, at }
     }
@@ -86,13 +86,17 @@ impl Layer {
     }
 }
 
-pub(crate) fn resolve(upstream: Option<&Layer>, route: Option<&Layer>, problems: &mut Problems) -> Policy {
+pub(crate) fn resolve(
+    upstream: Option<&PolicyLevel>,
+    route: Option<&PolicyLevel>,
+    problems: &mut Problems,
+) -> Policy {
     let mut policy = Policy::default();
-    for layer in [upstream, route].into_iter().flatten() {
-        layer.apply(&mut policy);
+    for level in [upstream, route].into_iter().flatten() {
+        level.apply(&mut policy);
     }
     let at =
-        route.filter(|layer| !layer.is_empty()).or(upstream).map_or_else(Place::default, |layer| layer.at);
+        route.filter(|level| !level.is_empty()).or(upstream).map_or_else(Place::default, |level| level.at);
     let (per_try, request) = (policy.retry.per_try_timeout, policy.timeouts.request);
     if !per_try.is_zero() && !request.is_zero() && per_try > request {
         problems.warn(

@@ -8,24 +8,24 @@ use super::{
     credential::credential,
     framing::framing,
     global_limit, limits,
-    policy::{Layer, WHOLE},
+    policy::{PolicyLevel, WHOLE},
     web,
 };
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Action, Destination, Forward, HeaderEdits, HostRewrite, Match, Mirror, MirrorForm, Part, PathPattern,
-        PathRewrite, Redirect, Respond, Rewrite, Route, To, Variable, Web,
+        Action, Destination, Forward, HeaderEdits, HostRewrite, Match, Mirror, MirrorForm, PathPattern,
+        PathRewrite, Redirect, Respond, Rewrite, Route, TemplatePart, To, Variable, Web,
     },
-    section::{Read, Section, Short},
-    shapes::{At, OneOrMany, OrOff, Txt},
+    section::{ParsedSection, Section, Shorthand},
+    shapes::{OneOrMany, OrOff, Spanned, Text},
     suggest,
     text::{captures, named_captures},
 };
 
 /// A listener's `to`: a route that matches everything.
-pub(crate) fn all(to: At<To>) -> Read<Route> {
-    let mut read = Read::<Route>::default();
+pub(crate) fn all(to: Spanned<To>) -> ParsedSection<Route> {
+    let mut read = ParsedSection::<Route>::default();
     read.rest.to = Some(to);
     read
 }
@@ -40,14 +40,14 @@ pub(crate) struct ListenerContext<'a> {
 /// The routes of one entry of the file: one for each of its paths. An `index` after the last entry is that of the
 /// listener's own `to`.
 pub(crate) fn routes(
-    raw: At<Read<Route>>,
+    raw: Spanned<ParsedSection<Route>>,
     listener: &str,
     index: usize,
     over: ListenerContext<'_>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Vec<Route>> {
-    let (given, Read { section: mut route, rest }) = raw.open();
+    let (given, ParsedSection { section: mut route, rest }) = raw.open();
     route.line = given.at.line;
     route.name = match rest.name {
         Some(name) => name.0,
@@ -55,7 +55,7 @@ pub(crate) fn routes(
         None => format!("{listener}/{index}").into(),
     };
     let paths = rest.r#match.map_or_else(Vec::new, |raw| matcher(raw.value, &mut route.matcher));
-    let known = Captures::of(&paths, !given.is_wrong("match"));
+    let known = CapturedNames::of(&paths, !given.is_wrong("match"));
 
     let headers = rest.headers.map(|headers| headers.rest).unwrap_or_default();
     route.request_headers = edits(headers.request, &known, true, problems);
@@ -65,7 +65,7 @@ pub(crate) fn routes(
         .authorization
         .map(|raw| Arc::new(authorization(raw, &route.name, over.facts, targets, problems)));
     route.web = web::web(rest.web, over.web, problems);
-    let mut layer = Layer::new(&given, rest.policy);
+    let mut layer = PolicyLevel::new(&given, rest.policy);
     if let Some(raw) = rest.credential {
         let (given, value) = raw.open();
         let at = given.at;
@@ -96,8 +96,8 @@ pub(crate) fn routes(
 fn forward(
     rest: <Forward as Section>::Rest,
     to: Option<Vec<Destination>>,
-    given: &At<()>,
-    known: &Captures,
+    given: &Spanned<()>,
+    known: &CapturedNames,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Forward> {
@@ -125,20 +125,20 @@ fn forward(
 }
 
 /// Writes all conditions but the paths into `to`, and returns the paths.
-fn matcher(Read { section, rest }: Read<Match>, to: &mut Match) -> Vec<PathPattern> {
+fn matcher(ParsedSection { section, rest }: ParsedSection<Match>, to: &mut Match) -> Vec<PathPattern> {
     *to = section;
     to.methods.extend(rest.method.into_iter().flat_map(OneOrMany::into_vec).map(|method| method.0));
     rest.path.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|path| path.0).collect()
 }
 
 /// Names that every path of the route captures.
-pub(super) struct Captures {
+pub(super) struct CapturedNames {
     names: Vec<String>,
     /// Every path is known. Otherwise no missing capture is reported.
     sure: bool,
 }
 
-impl Captures {
+impl CapturedNames {
     /// For unknown paths: any name may be a capture.
     pub(super) const fn unknown() -> Self {
         Self { names: Vec::new(), sure: false }
@@ -171,19 +171,19 @@ impl Captures {
 }
 
 pub(super) fn edits(
-    raw: Option<Read<HeaderEdits>>,
-    captures: &Captures,
+    raw: Option<ParsedSection<HeaderEdits>>,
+    captures: &CapturedNames,
     request: bool,
     problems: &mut Problems,
 ) -> HeaderEdits {
-    let Some(Read { section: mut edits, rest }) = raw else { return HeaderEdits::default() };
+    let Some(ParsedSection { section: mut edits, rest }) = raw else { return HeaderEdits::default() };
     for (given, to) in [(rest.set, &mut edits.set), (rest.add, &mut edits.add)] {
         for entry in given.map(|map| map.entries).unwrap_or_default() {
             let Ok(name) = http::HeaderName::from_bytes(entry.key.as_bytes()) else { continue };
             framing(&name, entry.at, request, problems);
-            let At { at, value: Txt(template), .. } = entry.value;
+            let Spanned { at, value: Text(template), .. } = entry.value;
             for part in &template.0 {
-                if let Part::Variable(Variable::Capture(capture)) = part {
+                if let TemplatePart::Variable(Variable::Capture(capture)) = part {
                     captures.check(capture, at, problems);
                 }
             }
@@ -198,8 +198,8 @@ pub(super) fn edits(
 }
 
 fn rewrite(
-    raw: Option<At<Rewrite>>,
-    captures: &Captures,
+    raw: Option<Spanned<Rewrite>>,
+    captures: &CapturedNames,
     problems: &mut Problems,
 ) -> (PathRewrite, HostRewrite) {
     let Some(raw) = raw else { return (PathRewrite::Keep, HostRewrite::Auto) };
@@ -222,8 +222,8 @@ fn rewrite(
     (path, host)
 }
 
-fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Problems) -> Vec<Mirror> {
-    let Some(At { at, value, .. }) = raw else { return Vec::new() };
+fn mirrors(raw: Option<Spanned<MirrorForm>>, targets: &mut Targets, problems: &mut Problems) -> Vec<Mirror> {
+    let Some(Spanned { at, value, .. }) = raw else { return Vec::new() };
     let wanted: Vec<(String, Place, f64)> = match value {
         MirrorForm::One(name) => vec![(name.0.to_string(), at, WHOLE)],
         MirrorForm::Shares(map) => {
@@ -243,7 +243,7 @@ fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Pr
     mirrors
 }
 
-fn redirect(raw: At<Redirect>, captures: &Captures, problems: &mut Problems) -> Option<Redirect> {
+fn redirect(raw: Spanned<Redirect>, captures: &CapturedNames, problems: &mut Problems) -> Option<Redirect> {
     let (given, redirect) = raw.open();
     let status = redirect.status.as_u16();
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
@@ -257,8 +257,8 @@ fn redirect(raw: At<Redirect>, captures: &Captures, problems: &mut Problems) -> 
     Some(redirect)
 }
 
-fn respond(raw: Short<Respond>, problems: &mut Problems) -> Option<Respond> {
-    let (given, Read { section: respond, .. }) = raw.0.open();
+fn respond(raw: Shorthand<Respond>, problems: &mut Problems) -> Option<Respond> {
+    let (given, ParsedSection { section: respond, .. }) = raw.0.open();
     let status = respond.status.as_u16();
     if let Some(at) = given.key("body").filter(|_| matches!(status, 204 | 205 | 304))
         && !respond.body.is_empty()

@@ -3,42 +3,42 @@
 use std::sync::Arc;
 
 use super::{
-    Names, among,
+    DeclaredNames, among,
     credential::Confidentiality,
-    policy::{self, Layer},
+    policy::{self, PolicyLevel},
 };
 use crate::{
     diagnostic::{Place, Problems},
-    index::Index,
+    index::FirstByKey,
     model::{
         self, Action, Address, Destination, EndpointSource, ListenProtocol, Listener, Name, Policy, To,
         Traffic, Upstream, UpstreamId, UpstreamProtocol,
     },
-    shapes::{At, Txt},
-    text::{Label, Scheme, Weight},
-    yaml::{Kind, Node},
+    shapes::{Spanned, Text},
+    text::{Label, Scheme, SplitWeight},
+    yaml::{YamlKind, YamlNode},
 };
 
 /// Facts about the upstreams.
 pub(crate) struct Targets {
-    known: Vec<Target>,
+    known: Vec<UpstreamTraits>,
     /// Where each name is in `known`.
-    index: Index<Name, usize>,
+    index: FirstByKey<Name, usize>,
     /// Names in the file; errors in them were already reported.
     written: Vec<String>,
-    places: Index<String, Place>,
+    places: FirstByKey<String, Place>,
     /// Issuers of tokens.
-    pub(crate) issuers: Names,
-    pub(crate) authorizers: Names,
+    pub(crate) issuers: DeclaredNames,
+    pub(crate) authorizers: DeclaredNames,
     /// `upstreams` itself can't be read.
     unreadable: bool,
 }
 
-struct Target {
+struct UpstreamTraits {
     name: Name,
     payload: Payload,
     confidentiality: Confidentiality,
-    layer: Layer,
+    layer: PolicyLevel,
     /// The labels of each of its addresses.
     labels: Vec<Vec<(Name, Name)>>,
     /// One of its addresses is a Service of Kubernetes.
@@ -84,31 +84,32 @@ impl Payload {
 }
 
 impl Targets {
-    pub(crate) fn new(tree: &Node) -> Self {
+    pub(crate) fn new(tree: &YamlNode) -> Self {
         let upstreams = tree.get("upstreams");
-        let unreadable = upstreams.is_some_and(|node| !matches!(node.kind, Kind::Mapping(_)));
-        let written = || upstreams.into_iter().flat_map(Node::keys);
+        let unreadable = upstreams.is_some_and(|node| !matches!(node.kind, YamlKind::Mapping(_)));
+        let written = || upstreams.into_iter().flat_map(YamlNode::keys);
         Self {
             known: Vec::new(),
-            index: Index::default(),
+            index: FirstByKey::default(),
             written: written().map(|(name, _)| name.to_owned()).collect(),
             places: written().map(|(name, at)| (name.to_owned(), at)).collect(),
-            issuers: Names::default(),
-            authorizers: Names::default(),
+            issuers: DeclaredNames::default(),
+            authorizers: DeclaredNames::default(),
             unreadable,
         }
     }
 
     /// Adds an upstream. Its index is the number of upstreams that were added before.
-    pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer, payload: Payload) {
+    pub(crate) fn add(&mut self, upstream: &Upstream, layer: PolicyLevel, payload: Payload) {
         let name = upstream.name.clone();
         let sources: &[_] = match &upstream.address {
             Address::Endpoints(sources) => sources,
             _ => &[],
         };
-        let kubernetes = |source: &EndpointSource| matches!(source.target, model::Target::Kubernetes(_));
+        let kubernetes =
+            |source: &EndpointSource| matches!(source.target, model::EndpointTarget::Kubernetes(_));
         self.index.keep(name.clone(), self.known.len());
-        self.known.push(Target {
+        self.known.push(UpstreamTraits {
             name,
             payload,
             confidentiality: Confidentiality::of(upstream),
@@ -190,16 +191,17 @@ impl Targets {
     pub(crate) fn policy(
         &self,
         id: UpstreamId,
-        route: Option<&Layer>,
+        route: Option<&PolicyLevel>,
         problems: &mut Problems,
     ) -> Arc<Policy> {
         let target = self.known.get(id.0);
         // The upstream's own credential was checked with the upstream.
-        if let (Some(target), Some((credential, at))) = (target, route.and_then(Layer::credential)) {
+        if let (Some(target), Some((credential, at))) = (target, route.and_then(PolicyLevel::credential)) {
             target.confidentiality.check(credential, &target.name, at, problems);
         }
         if let Some(target) = target.filter(|target| target.payload == Payload::Opaque) {
-            for at in [Some(&target.layer), route].into_iter().flatten().filter_map(Layer::retries_by_answer)
+            for at in
+                [Some(&target.layer), route].into_iter().flatten().filter_map(PolicyLevel::retries_by_answer)
             {
                 problems.wrong(
                     at,
@@ -217,8 +219,8 @@ impl Targets {
     /// The destinations of a `to`.
     pub(crate) fn split(
         &mut self,
-        to: &At<To>,
-        route: Option<&Layer>,
+        to: &Spanned<To>,
+        route: Option<&PolicyLevel>,
         by_header: bool,
         problems: &mut Problems,
     ) -> Option<Vec<Destination>> {
@@ -235,7 +237,7 @@ impl Targets {
             let help = "the header chooses, so list the upstreams: `to: [orders, billing]`";
             problems.wrong(to.at, "weights together with `upstream_header`", help);
         }
-        let weights: Vec<Weight> = entries.iter().map(|entry| entry.value.value.0).collect();
+        let weights: Vec<SplitWeight> = entries.iter().map(|entry| entry.value.value.0).collect();
         let weights = relative(&weights);
         let mut destinations = Vec::new();
         let mut complete = true;
@@ -261,9 +263,9 @@ impl Targets {
     /// The destinations of which a header names one.
     fn several(
         &mut self,
-        names: &[At<Txt<Label>>],
+        names: &[Spanned<Text<Label>>],
         at: Place,
-        route: Option<&Layer>,
+        route: Option<&PolicyLevel>,
         by_header: bool,
         problems: &mut Problems,
     ) -> Option<Vec<Destination>> {
@@ -275,7 +277,7 @@ impl Targets {
         }
         let found: Vec<Option<UpstreamId>> =
             names.iter().map(|name| self.find(&name.value.0, name.at, problems)).collect();
-        let mut seen = Index::default();
+        let mut seen = FirstByKey::default();
         for name in names {
             if seen.keep(name.value.0.clone(), ()).is_some() {
                 problems.wrong(name.at, format!("`{}` is named twice", name.value.0), "keep one of them");
@@ -303,18 +305,18 @@ impl Targets {
 }
 
 /// Percentages or plain weights as whole numbers.
-fn relative(weights: &[Weight]) -> Result<Vec<u32>, (String, String)> {
+fn relative(weights: &[SplitWeight]) -> Result<Vec<u32>, (String, String)> {
     let help = "`{ orders: 95%, orders-next: 5% }` or `{ orders: 19, orders-next: 1 }`".to_owned();
     if weights.is_empty() {
         return Err(("this split has no upstream".into(), help));
     }
     let percents: Vec<f64> = weights
         .iter()
-        .filter_map(|weight| if let Weight::Percent(p) = weight { Some(*p) } else { None })
+        .filter_map(|weight| if let SplitWeight::Percent(p) = weight { Some(*p) } else { None })
         .collect();
     if percents.is_empty() {
         let plain: Vec<u32> =
-            weights.iter().map(|weight| if let Weight::Plain(w) = weight { *w } else { 0 }).collect();
+            weights.iter().map(|weight| if let SplitWeight::Plain(w) = weight { *w } else { 0 }).collect();
         // The sum of the weights must fit into 32 bits.
         let sum: u64 = plain.iter().map(|weight| u64::from(*weight)).sum();
         return match sum {

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use crate::{
     diagnostic::Problems,
     model::{Identity, TlsClient, TlsMode, TlsServer, Trust},
-    section::Read,
-    shapes::{At, OneOrMany, Txt},
+    section::ParsedSection,
+    shapes::{OneOrMany, Spanned, Text},
     text::{Authority, AuthorityText, File, Pem},
 };
 
 pub(crate) fn client(
-    raw: Option<At<Read<TlsClient>>>,
+    raw: Option<Spanned<ParsedSection<TlsClient>>>,
     problems: &mut Problems,
-) -> Result<TlsClient, Reported> {
+) -> Result<TlsClient, AlreadyReported> {
     let Some(raw) = raw else { return Ok(TlsClient::default()) };
-    let (given, Read { section: mut tls, rest }) = raw.open();
+    let (given, ParsedSection { section: mut tls, rest }) = raw.open();
     tls.identity = identity(rest.certificate, rest.key, None);
     let trust = trust(&given, rest.ca, rest.ca_pem, "ca", problems);
     if let Some(at) = given.key("insecure_skip_verify").filter(|_| tls.insecure) {
@@ -32,14 +32,14 @@ pub(crate) fn client(
 
 /// The value is wrong, and the problem was reported.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reported;
+pub(crate) struct AlreadyReported;
 
 /// `None` is `mode: off`.
 pub(crate) fn server(
-    raw: At<Read<TlsServer>>,
+    raw: Spanned<ParsedSection<TlsServer>>,
     problems: &mut Problems,
-) -> Result<Option<TlsServer>, Reported> {
-    let (given, Read { section: mut tls, rest }) = raw.open();
+) -> Result<Option<TlsServer>, AlreadyReported> {
+    let (given, ParsedSection { section: mut tls, rest }) = raw.open();
     if tls.mode == TlsMode::Off {
         return Ok(None);
     }
@@ -54,28 +54,28 @@ pub(crate) fn server(
     }
     let client_trust = trust(&given, rest.client_ca, rest.client_ca_pem, "client_ca", problems);
     if tls.identities.is_empty() && !tls.spiffe {
-        return Err(Reported);
+        return Err(AlreadyReported);
     }
     tls.client_trust = client_trust?;
     Ok(Some(tls))
 }
 
 fn identity(
-    certificate: Option<Txt<File>>,
-    key: Option<Txt<File>>,
-    ocsp: Option<Txt<File>>,
+    certificate: Option<Text<File>>,
+    key: Option<Text<File>>,
+    ocsp: Option<Text<File>>,
 ) -> Option<Identity> {
     Some(Identity { certificate: certificate?.0, key: key?.0, ocsp: ocsp.map(|ocsp| ocsp.0) })
 }
 
 /// `None` if the file gives neither key.
 fn trust(
-    given: &At<()>,
-    authorities: Option<OneOrMany<Txt<AuthorityText>>>,
-    pem: Option<Txt<Pem>>,
+    given: &Spanned<()>,
+    authorities: Option<OneOrMany<Text<AuthorityText>>>,
+    pem: Option<Text<Pem>>,
     key: &str,
     problems: &mut Problems,
-) -> Result<Option<Trust>, Reported> {
+) -> Result<Option<Trust>, AlreadyReported> {
     match (authorities, pem) {
         (Some(authorities), _) => {
             let list: Vec<Authority> = authorities.into_vec().into_iter().map(|one| one.0).collect();
@@ -92,7 +92,7 @@ fn trust(
                         format!("`{key}` mixes files with `system` or `spiffe`"),
                         "one word, or files; a file with this name is written `./system`",
                     );
-                    return Err(Reported);
+                    return Err(AlreadyReported);
                 };
                 files.push(file);
             }

@@ -122,9 +122,9 @@ pub(super) fn unenforced(
         );
     }
     let protocol = listener.protocol;
-    let of_bytes = LazyCell::new(|| Guards::of(listener, |_| true));
+    let of_bytes = LazyCell::new(|| GuardedRoute::of(listener, |_| true));
     let of_tunnels = LazyCell::new(|| {
-        Guards::of(listener, |route| route.matcher.path.is_some() || !route.matcher.headers.is_empty())
+        GuardedRoute::of(listener, |route| route.matcher.path.is_some() || !route.matcher.headers.is_empty())
     });
     for (route, at) in listener.routes.iter().zip(places) {
         let Action::Forward(forward) = &route.action else { continue };
@@ -166,12 +166,12 @@ pub(super) fn unenforced(
 }
 
 /// The first route of a listener that opaque bytes could bypass ([`Route::guards`]): of all upstreams, and of each one.
-struct Guards {
+struct GuardedRoute {
     answers: Option<usize>,
     of_upstreams: HashMap<UpstreamId, usize>,
 }
 
-impl Guards {
+impl GuardedRoute {
     fn of(listener: &Listener, counts: impl Fn(&Route) -> bool) -> Self {
         let mut guards = Self { answers: None, of_upstreams: HashMap::new() };
         for (index, route) in listener.routes.iter().enumerate().filter(|(_, route)| counts(route)) {

@@ -3,26 +3,26 @@
 use super::{
     credential::{Confidentiality, credential},
     load,
-    policy::Layer,
+    policy::PolicyLevel,
     target::Payload,
     tls,
 };
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Address, Balance, EndpointSource, HealthCheck, HostRewrite, Pool, Probe, Target, TcpBytes, TcpForm,
-        TlsClient, Upstream, UpstreamProtocol,
+        Address, Balance, EndpointSource, EndpointTarget, HealthCheck, HealthCheckKind, HostRewrite, Pool,
+        TcpBytes, TcpForm, TlsClient, Upstream, UpstreamProtocol,
     },
-    section::{Read, Short},
-    shapes::{At, Entry, OneOrMany, OrOff, Txt},
-    text::{AddressRange, Scheme, Source},
+    section::{ParsedSection, Shorthand},
+    shapes::{NamedEntry, OneOrMany, OrOff, Spanned, Text},
+    text::{AddressRange, Scheme, UpstreamAddress},
 };
 
 pub(crate) fn upstream(
-    entry: Entry<Short<Upstream>>,
+    entry: NamedEntry<Shorthand<Upstream>>,
     problems: &mut Problems,
-) -> Option<(Upstream, Layer, Payload)> {
-    let (given, Read { section: mut upstream, rest }) = entry.value.0.open();
+) -> Option<(Upstream, PolicyLevel, Payload)> {
+    let (given, ParsedSection { section: mut upstream, rest }) = entry.value.0.open();
     (upstream.name, upstream.line) = (entry.key.into(), entry.at.line);
     let found = addresses(rest.address?.into_vec(), rest.max_hosts, rest.deny, &given, problems);
     let balance = rest.balance.map_or(Some(Balance::default()), |raw| balance(raw, problems));
@@ -72,7 +72,7 @@ pub(crate) fn upstream(
         upstream.queue = Some(load::queue(raw, problems));
     }
     upstream.balance = balance?;
-    let mut layer = Layer::new(&given, rest.policy);
+    let mut layer = PolicyLevel::new(&given, rest.policy);
     if let Some(raw) = rest.credential {
         let at = raw.at;
         upstream.credential = credential(raw, problems);
@@ -87,21 +87,21 @@ pub(crate) fn upstream(
 
 /// The addresses, and the one scheme of them all.
 fn addresses(
-    forms: Vec<Short<EndpointSource>>,
+    forms: Vec<Shorthand<EndpointSource>>,
     max_hosts: Option<u32>,
-    deny: Option<OneOrMany<Txt<AddressRange>>>,
-    given: &At<()>,
+    deny: Option<OneOrMany<Text<AddressRange>>>,
+    given: &Spanned<()>,
     problems: &mut Problems,
 ) -> Option<(Address, Scheme)> {
     let several = forms.len() > 1;
     let mut sources: Vec<EndpointSource> = Vec::new();
     let mut first: Option<Scheme> = None;
     let mut right = true;
-    for Short(form) in forms {
-        let Read { section: mut source, rest } = form.value;
-        let At { at, value: Txt(address), .. } = rest.address?;
+    for Shorthand(form) in forms {
+        let ParsedSection { section: mut source, rest } = form.value;
+        let Spanned { at, value: Text(address), .. } = rest.address?;
         let scheme = match address {
-            Source::Authority | Source::OriginalDestination if several => {
+            UpstreamAddress::Authority | UpstreamAddress::OriginalDestination if several => {
                 problems.wrong(
                     at,
                     "this stands for any destination and can't be one of several addresses",
@@ -110,17 +110,17 @@ fn addresses(
                 right = false;
                 continue;
             }
-            Source::Authority => {
+            UpstreamAddress::Authority => {
                 let max_hosts = max_hosts.map_or(Upstream::MAX_HOSTS, |most| most as usize);
                 let deny = deny.map(OneOrMany::into_vec).unwrap_or_default();
                 let deny = deny.into_iter().flat_map(|range| range.0).collect();
                 return Some((Address::Authority { max_hosts, deny }, Scheme::Open));
             }
-            Source::OriginalDestination => {
+            UpstreamAddress::OriginalDestination => {
                 only_for_authority(given, problems);
                 return Some((Address::OriginalDestination, Scheme::Open));
             }
-            Source::At(scheme, target) => {
+            UpstreamAddress::At(scheme, target) => {
                 source.target = target;
                 scheme
             }
@@ -143,7 +143,7 @@ fn addresses(
     Some((Address::Endpoints(sources), scheme))
 }
 
-fn only_for_authority(given: &At<()>, problems: &mut Problems) {
+fn only_for_authority(given: &Spanned<()>, problems: &mut Problems) {
     for key in ["max_hosts", "deny"] {
         if let Some(at) = given.key(key) {
             problems.wrong(at, format!("`{key}` has no meaning here"), "it belongs to `address: authority`");
@@ -155,7 +155,7 @@ fn only_for_authority(given: &At<()>, problems: &mut Problems) {
 fn spoken(
     scheme: Scheme,
     protocol: Option<(Place, UpstreamProtocol)>,
-    tls: Option<At<Read<TlsClient>>>,
+    tls: Option<Spanned<ParsedSection<TlsClient>>>,
     address: &Address,
     at: Place,
     problems: &mut Problems,
@@ -193,7 +193,7 @@ fn spoken(
         }
         (_, Some((_, given))) => given,
     };
-    if let Some(At { at, .. }) = &tls
+    if let Some(Spanned { at, .. }) = &tls
         && matches!(scheme, Scheme::Http | Scheme::H2c | Scheme::Tcp)
     {
         let better = if scheme == Scheme::Tcp { "tls" } else { "https" };
@@ -218,8 +218,8 @@ fn spoken(
     right.then_some((spoken, tls))
 }
 
-fn balance(raw: Short<Balance>, problems: &mut Problems) -> Option<Balance> {
-    let (given, Read { section: balance, .. }) = raw.0.open();
+fn balance(raw: Shorthand<Balance>, problems: &mut Problems) -> Option<Balance> {
+    let (given, ParsedSection { section: balance, .. }) = raw.0.open();
     let whole = given.whole();
     let hash = given.key("hash");
     match (balance.algorithm.hashes(), hash) {
@@ -247,16 +247,20 @@ fn balance(raw: Short<Balance>, problems: &mut Problems) -> Option<Balance> {
 
 fn has_sockets(address: &Address) -> bool {
     matches!(address, Address::Endpoints(sources)
-        if sources.iter().any(|source| matches!(source.target, Target::Unix(_))))
+        if sources.iter().any(|source| matches!(source.target, EndpointTarget::Unix(_))))
 }
 
-fn health_check(raw: At<Read<HealthCheck>>, upstream: &Upstream, problems: &mut Problems) -> HealthCheck {
-    let (given, Read { section: mut check, rest }) = raw.open();
+fn health_check(
+    raw: Spanned<ParsedSection<HealthCheck>>,
+    upstream: &Upstream,
+    problems: &mut Problems,
+) -> HealthCheck {
+    let (given, ParsedSection { section: mut check, rest }) = raw.open();
     check.probe = match (rest.path, rest.grpc, rest.tcp) {
-        (Some(path), ..) => Probe::Http { path: path.0, host: rest.host.map(|host| host.0) },
-        (_, Some(service), _) => Probe::Grpc { service: service.into() },
-        (.., Some(TcpForm::Bytes(TcpBytes { send, expect }))) => Probe::Tcp { send, expect },
-        (.., Some(TcpForm::Connection(true | false)) | None) => Probe::connection(),
+        (Some(path), ..) => HealthCheckKind::Http { path: path.0, host: rest.host.map(|host| host.0) },
+        (_, Some(service), _) => HealthCheckKind::Grpc { service: service.into() },
+        (.., Some(TcpForm::Bytes(TcpBytes { send, expect }))) => HealthCheckKind::Tcp { send, expect },
+        (.., Some(TcpForm::Connection(true | false)) | None) => HealthCheckKind::connection(),
     };
     let http = given.key("path").or(given.key("grpc"));
     if let Some(at) = http.filter(|_| upstream.protocol == UpstreamProtocol::Tcp && check.port.is_none()) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     diagnostic::Problems,
     model::{Cors, HeadersForm, OriginPattern, Web},
-    section::{Read, Section},
+    section::{ParsedSection, Section},
     shapes::{OneOrMany, OrOff},
 };
 
@@ -29,8 +29,8 @@ pub(crate) fn web(given: <Web as Section>::Rest, listener: &Web, problems: &mut 
     }
 }
 
-fn cors(raw: Read<Cors>, problems: &mut Problems) -> Cors {
-    let Read { section: mut cors, rest } = raw;
+fn cors(raw: ParsedSection<Cors>, problems: &mut Problems) -> Cors {
+    let ParsedSection { section: mut cors, rest } = raw;
     for origin in rest.origins.map(OneOrMany::into_vec).unwrap_or_default() {
         let pattern = origin.value.0;
         if cors.credentials && (pattern.matches(STRANGER) || pattern.matches("null")) {

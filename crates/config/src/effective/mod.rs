@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use crate::{
     model::Config,
-    redaction::{HIDDEN, Reference},
+    redaction::{ConfigReference, HIDDEN},
     section::Section as _,
 };
 
 /// A secret shorter than this is replaced only where it is the whole value: many other texts contain such a short text
 /// by chance.
-const SHORTEST_PART: usize = 4;
+const MIN_PART_BYTES: usize = 4;
 
 impl Config {
     /// The running config with every default, for people. No secret is in it.
@@ -27,14 +27,14 @@ impl Config {
     fn finish(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
-                if let Some(reference) = Reference::of(text) {
+                if let Some(reference) = ConfigReference::of(text) {
                     *value = name(&reference, self).into();
                     return;
                 }
                 for secret in &self.secrets.0 {
                     if **secret == **text {
                         HIDDEN.clone_into(text);
-                    } else if secret.len() >= SHORTEST_PART && text.contains(&**secret) {
+                    } else if secret.len() >= MIN_PART_BYTES && text.contains(&**secret) {
                         *text = text.replace(&**secret, HIDDEN);
                     } else if secret.contains('%') && plain(text).contains(&plain(secret)) {
                         HIDDEN.clone_into(text);
@@ -55,11 +55,11 @@ fn plain(text: &str) -> String {
 }
 
 /// The name of what is referred to.
-fn name<'a>(reference: &Reference, config: &'a Config) -> Option<&'a str> {
+fn name<'a>(reference: &ConfigReference, config: &'a Config) -> Option<&'a str> {
     Some(match reference {
-        Reference::Upstream(index) => &config.upstreams.get(*index)?.name,
-        Reference::Issuer(index) => &config.jwt.get(*index)?.name,
-        Reference::Authorizer(index) => &config.authorizers.get(*index)?.name,
+        ConfigReference::Upstream(index) => &config.upstreams.get(*index)?.name,
+        ConfigReference::Issuer(index) => &config.jwt.get(*index)?.name,
+        ConfigReference::Authorizer(index) => &config.authorizers.get(*index)?.name,
     })
 }
 

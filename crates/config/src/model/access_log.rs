@@ -12,7 +12,7 @@ section! {
         format(LogFormatForm): LogFormat = LogFormat::Text,
         /// Which lines are written: those that meet every condition here; of a list, those that meet one item.
         #[schema(examples = [json!([{ "errors": true }, { "slower_than": "1s" }, { "sample": "1%" }])])]
-        filter(OneOrMany<At<Read<LogFilter>>>): Vec<LogFilter> = Vec::new(),
+        filter(OneOrMany<Spanned<ParsedSection<LogFilter>>>): Vec<LogFilter> = Vec::new(),
     }
     requires to
     or to
@@ -23,8 +23,8 @@ section! {
 #[serde(untagged)]
 #[schemars(inline)]
 pub(crate) enum LogTo {
-    Path(Txt<LogPath>),
-    Mapping(At<Read<LogOutput>>),
+    Path(Text<LogPath>),
+    Mapping(Spanned<ParsedSection<LogOutput>>),
 }
 
 section! {
@@ -59,10 +59,10 @@ section! {
         /// A file that would grow beyond this size is renamed to `FILE.1`, the old `FILE.1` to `FILE.2`, and so on. By
         /// default another program rotates the file: it renames the file and sends SIGUSR1.
         #[schema(examples = ["100MiB"])]
-        max_size: Option<usize> as Maybe<Size> = None,
+        max_size: Option<usize> as Optional<Size> = None,
         /// A file older than this is renamed in the same way.
         #[schema(examples = ["24h"])]
-        max_age: Option<Duration> as Maybe<Positive> = None,
+        max_age: Option<Duration> as Optional<Positive> = None,
         /// How many renamed files are kept; `.1` is the youngest.
         #[schema(minimum = 1, maximum = 1000)]
         keep: u32 = 5,
@@ -177,7 +177,7 @@ pub enum LogFormat {
 #[serde(untagged)]
 pub(crate) enum LogFormatForm {
     Word(LogFormatWord),
-    Own(At<OwnFormat>),
+    Own(Spanned<OwnFormat>),
 }
 
 /// Formats that attache has.
@@ -195,10 +195,10 @@ section! {
     /// A format that the config defines. The fields are those of [access-log.md](access-log.md).
     pub struct OwnFormat: Eq {
         /// A line of text.
-        template: Option<LogTemplate> as Maybe<LogTemplateText> = None,
+        template: Option<LogTemplate> as Optional<LogTemplateText> = None,
         /// A JSON object: its keys, each with a template. One field and nothing else keeps its type, so that numbers are numbers.
         #[schema(examples = [json!({ "code": "%{status}", "took": "%{total_ms}" })])]
-        json: Option<Vec<(Name, LogTemplate)>> as Maybe<Pairs<Word, LogTemplateText>> = None,
+        json: Option<Vec<(Name, LogTemplate)>> as Optional<Pairs<Word, LogTemplateText>> = None,
     }
     rules {
         one_of [template, json]
@@ -333,12 +333,12 @@ section! {
         status: Vec<StatusRange> as List<StatusRangeText> = Vec::new(),
         /// Only requests and connections that took at least this long.
         #[schema(examples = ["500ms"])]
-        slower_than: Option<Duration> as Maybe<Positive> = None,
+        slower_than: Option<Duration> as Optional<Positive> = None,
         /// Only requests and connections of these routes.
-        routes(OneOrMany<At<Txt<Label>>>): Vec<Name> as List<Label> = Vec::new(),
+        routes(OneOrMany<Spanned<Text<Label>>>): Vec<Name> as List<Label> = Vec::new(),
         /// Only this share, at random.
         #[schema(examples = ["1%"])]
-        sample: Option<f64> as Maybe<Ratio> = None,
+        sample: Option<f64> as Optional<Ratio> = None,
     }
 }
 

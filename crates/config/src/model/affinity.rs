@@ -59,7 +59,7 @@ section! {
         /// Only requests below this path have a session, and browsers send the cookie only with them.
         path: Name as PathValue = "/".into(),
         /// How long browsers keep the cookie. Without this key they keep it until they are closed.
-        ttl: Option<Duration> as Maybe<Positive> = None,
+        ttl: Option<Duration> as Optional<Positive> = None,
         /// If the session's endpoint can't serve, the request is refused with 503 `no-healthy-endpoint`. With `false`, another endpoint
         /// gets the request and the session.
         strict: bool = false,

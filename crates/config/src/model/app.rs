@@ -22,22 +22,22 @@ section! {
     pub struct MetricsPage {
         /// The address of the metrics and probes.
         #[schema(default = Config::METRICS.to_string())]
-        bind(Txt<MetricsAddress>),
+        bind(Text<MetricsAddress>),
         /// The application's own metrics, put behind attache's on `/metrics`. If the application doesn't answer, attache's own metrics are
         /// still there, and `attache_app_scrape_success` is 0.
         app in metrics: Vec<AppMetrics> as List<NestedOrShort> = Vec::new(),
         /// Answers for probes and monitors, made from endpoints of the application (the adapter pattern). Each has its
         /// own path.
-        adapt(Mapping<AppPath, At<Read<Adapter>>>): Vec<Adapter> as Adapters = Vec::new(),
+        adapt(Mapping<AppPath, Spanned<ParsedSection<Adapter>>>): Vec<Adapter> as Adapters = Vec::new(),
         /// Under which names the series are shown, for existing dashboards and alerts. Only in Prometheus' text format, not in
         /// OpenMetrics.
         names: MetricNames = MetricNames::default(),
         /// With `names: istio`: the workload's name.
         #[schema(default = "unknown", examples = ["${WORKLOAD}"])]
-        workload: Option<Name> as Maybe<Word> = None,
+        workload: Option<Name> as Optional<Word> = None,
         /// With `names: istio`: the workload's namespace.
         #[schema(default = "unknown", examples = ["${POD_NAMESPACE}"])]
-        namespace: Option<Name> as Maybe<Word> = None,
+        namespace: Option<Name> as Optional<Word> = None,
     }
     or bind
 }
@@ -104,10 +104,10 @@ section! {
         json: Vec<(Name, Name)> as Pairs<JsonPointer, JsonScalar> = Vec::new(),
         /// The adapter's status if the answer is as expected.
         #[schema(minimum = 200, maximum = 599)]
-        ok: StatusCode as Status = StatusCode::OK,
+        ok: StatusCode as StatusNumber = StatusCode::OK,
         /// The adapter's status otherwise.
         #[schema(minimum = 200, maximum = 599)]
-        failed: StatusCode as Status = StatusCode::SERVICE_UNAVAILABLE,
+        failed: StatusCode as StatusNumber = StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -122,7 +122,7 @@ impl Expect {
 #[schemars(inline)]
 pub(crate) enum JsonScalar {
     Truth(bool),
-    Text(Txt<Word>),
+    Text(Text<Word>),
 }
 
 impl Show<Name> for JsonScalar {

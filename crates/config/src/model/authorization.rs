@@ -11,11 +11,11 @@ section! {
     pub struct Authorization {
         /// Requests that are refused, even if another rule allows them.
         #[schema(examples = [[json!({"path": "/admin/*"})]])]
-        deny(Vec<At<Read<AccessRule>>>): Vec<AccessRule> = Vec::new(),
+        deny(Vec<Spanned<ParsedSection<AccessRule>>>): Vec<AccessRule> = Vec::new(),
         /// One of these rules must match; `[]` refuses everything. Without it, every request that isn't denied is
         /// allowed.
         #[schema(examples = [[json!({"identity": "spiffe://cluster.local/ns/shop/sa/web"})]])]
-        allow(Vec<At<Read<AccessRule>>>): Option<Vec<AccessRule>> = None,
+        allow(Vec<Spanned<ParsedSection<AccessRule>>>): Option<Vec<AccessRule>> = None,
         /// A request that would be denied is counted (`attache_authorization_total`, outcome `would-deny`) and logged,
         /// and continues.
         dry_run: bool = false,
@@ -23,13 +23,13 @@ section! {
         /// is the first entry from the right that is not one of them.
         trusted_proxies: Vec<AddressMatch> as List<Network> = Vec::new(),
         /// Tokens that requests must bring, or may. That of a route replaces the listener's.
-        jwt(Read<JwtUse>): Option<JwtUse> = None,
+        jwt(ParsedSection<JwtUse>): Option<JwtUse> = None,
         /// The service that is asked once the token and the rules let a request through. That of a route replaces the listener's.
-        external(At<ExternalForm>): Option<AuthorizerUse> = None,
+        external(Spanned<ExternalForm>): Option<AuthorizerUse> = None,
     }
     holds {
         /// Line in the file, for `explain`.
-        line: Line = Line::default(),
+        line: SourceLine = SourceLine::default(),
     }
     shows Self::show_line
 }
@@ -44,11 +44,11 @@ section! {
         /// The conditions that must be met.
         ..when: AccessConditions,
         /// Conditions of which none may be met.
-        not(At<Read<AccessConditions>>) in unless: AccessConditions = AccessConditions::default(),
+        not(Spanned<ParsedSection<AccessConditions>>) in unless: AccessConditions = AccessConditions::default(),
     }
     holds {
         /// Line in the file, for `explain`.
-        line: Line = Line::default(),
+        line: SourceLine = SourceLine::default(),
     }
     shows Self::show_given
 }
@@ -81,27 +81,27 @@ section! {
         /// Headers, all of which must have one of their values, with the patterns of routes. If a header has several lines, all of them
         /// must match in a rule of `allow`, and one is enough in a rule of `deny`.
         #[schema(examples = [json!({"x-tenant": "shop"})])]
-        headers(Mapping<HeaderText, OneOrMany<Txt<ValueText>>>): Vec<HeaderCondition> as Conditions = Vec::new(),
+        headers(Mapping<HeaderText, OneOrMany<Text<ValueText>>>): Vec<HeaderCondition> as Conditions = Vec::new(),
         /// Claims of the verified token, all of which must have one of their values; `realm.role` is `role` inside of `realm`. Of a
         /// list, and of `scope`'s words, one is enough. Needs `jwt`.
         #[schema(examples = [json!({"scope": "orders:write"})])]
-        claims: Vec<ClaimCondition> as Claims = Vec::new(),
+        claims: Vec<ClaimCondition> as ClaimMap = Vec::new(),
         /// The same for claims that must be one text, which the value must match as a whole: a list, a number or a
         /// single word of a text don't match.
         #[schema(examples = [json!({"sub": "orders"})])]
-        claim_texts: Vec<ClaimCondition> as Claims = Vec::new(),
+        claim_texts: Vec<ClaimCondition> as ClaimMap = Vec::new(),
         /// The same for claims that must be a list: one of its items must be a text that matches.
         #[schema(examples = [json!({"groups": "ops"})])]
-        claim_items: Vec<ClaimCondition> as Claims = Vec::new(),
+        claim_items: Vec<ClaimCondition> as ClaimMap = Vec::new(),
     }
     shows only_given
 }
 
 /// A line in the file. All lines are equal to each other: a rule that only moved is the same rule.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Line(pub u32);
+pub struct SourceLine(pub u32);
 
-impl PartialEq for Line {
+impl PartialEq for SourceLine {
     fn eq(&self, _: &Self) -> bool {
         true
     }
@@ -121,9 +121,9 @@ impl Show<Vec<HeaderCondition>> for Conditions {
     }
 }
 
-struct Claims;
+struct ClaimMap;
 
-impl Show<Vec<ClaimCondition>> for Claims {
+impl Show<Vec<ClaimCondition>> for ClaimMap {
     fn show(value: &Vec<ClaimCondition>) -> Value {
         let one =
             |ClaimCondition { name, any }: &ClaimCondition| (name.to_string(), List::<ValueText>::show(any));
@@ -131,7 +131,7 @@ impl Show<Vec<ClaimCondition>> for Claims {
     }
 }
 
-impl Notation<Vec<ClaimCondition>> for Claims {
+impl Notation<Vec<ClaimCondition>> for ClaimMap {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         <Pairs<Word, List<ValueText>> as Notation<Vec<_>>>::schema(generator)
     }

@@ -7,13 +7,13 @@ section! {
     /// A service that decides whether requests are allowed: external authorization.
     pub struct Authorizer: Eq {
         /// The upstream that is the service, for example `h2c://opa:9191`. Its pool, TLS and limits are those of any upstream.
-        service(At<Txt<Label>>): UpstreamId = UpstreamId(0),
+        service(Spanned<Text<Label>>): UpstreamId = UpstreamId(0),
         /// `grpc` is `envoy.service.auth.v3.Authorization/Check`. `http` sends the request's method, path and headers.
         /// The answer 200 allows the request, 5xx counts as no answer, and the client gets any other answer.
         protocol(AuthorizerWord): AuthorizerProtocol as ProtocolWord = AuthorizerProtocol::Grpc,
         /// With `http`: a prefix for the request's path.
         #[schema(examples = ["/check"])]
-        path_prefix(Txt<PathValue>),
+        path_prefix(Text<PathValue>),
         /// The longest wait for the service's answer.
         timeout: Duration as Positive = Duration::from_millis(200),
         /// What happens to a request when the service doesn't answer: `closed` answers 503 `authorizer-unavailable`,
@@ -25,7 +25,7 @@ section! {
         /// Headers of the service's answer that are sent to the upstream. attache removes these headers from the client's request. None by
         /// default.
         #[schema(examples = [["x-user", "x-groups"]])]
-        upstream_headers(OneOrMany<At<Txt<HeaderText>>>): Vec<HeaderName> as List<HeaderText> = Vec::new(),
+        upstream_headers(OneOrMany<Spanned<Text<HeaderText>>>): Vec<HeaderName> as List<HeaderText> = Vec::new(),
         /// Headers of a denial that are sent to the client.
         denial_headers: Vec<HeaderMatch> as List<HeaderMatchText> = vec![HeaderMatch::Prefix("".into())],
         /// Headers of an answer that allows the request; attache adds them to the response. By default with `grpc` all of
@@ -33,7 +33,7 @@ section! {
         #[schema(examples = [["set-cookie"]])]
         response_headers: Vec<HeaderMatch> as List<HeaderMatchText> = Vec::new(),
         /// How much of the request's body the service gets. Nothing by default.
-        body(At<AuthorizerBody>): Option<AuthorizerBody> = None,
+        body(Spanned<AuthorizerBody>): Option<AuthorizerBody> = None,
     }
     holds {
         /// The key in the file; the `authorizer` label.
@@ -157,8 +157,8 @@ pub enum AuthorizerUse {
 #[schemars(extend("examples" = ["opa", "off"]))]
 pub(crate) enum ExternalForm {
     Off(Off),
-    Name(Txt<Label>),
-    Full(Read<External>),
+    Name(Text<Label>),
+    Full(ParsedSection<External>),
 }
 
 section! {
@@ -166,7 +166,7 @@ section! {
     /// Which authorizer is asked, and what it gets in addition to the request.
     pub struct External {
         /// The authorizer, by its name in the config's `authorizers`.
-        authorizer(At<Txt<Label>>),
+        authorizer(Spanned<Text<Label>>),
         /// What it gets in addition to the request: Envoy's `context_extensions`. With `http` these are headers `x-attache-context-NAME`.
         #[schema(examples = [json!({"tier": "gold"})])]
         context: Vec<(Name, Name)> as Pairs<Label, Word> = Vec::new(),
@@ -180,7 +180,7 @@ impl Serialize for AuthorizerUse {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self::Ask { authorizer, context, body } = self else { return "off".serialize(serializer) };
         let mut shown = External { context: context.clone(), body: *body }.show();
-        shown.insert("authorizer".into(), Reference::Authorizer(*authorizer).show());
+        shown.insert("authorizer".into(), ConfigReference::Authorizer(*authorizer).show());
         shown.serialize(serializer)
     }
 }

@@ -10,7 +10,7 @@ section! {
         algorithm: Algorithm = Algorithm::LeastRequest,
         /// What `ring-hash` and `maglev` hash: `header:NAME`, `cookie:NAME`, `source` (the client's address) or `path`.
         // It is set for these two algorithms, and for no other.
-        hash: Option<HashKey> as Maybe<Hash> = None,
+        hash: Option<HashKey> as Optional<Hash> = None,
         /// The weight of a new or recovered endpoint rises to its full value over this time; zero is off.
         slow_start: Duration as Timeout = Duration::ZERO,
         /// Below this share of healthy endpoints all are used, healthy or not.

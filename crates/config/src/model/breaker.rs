@@ -20,17 +20,17 @@ section! {
         /// `overflow-client`. Without this key one client may use all of `max_requests`, because one address often stands for many clients:
         /// a load balancer, or the application itself.
         #[schema(minimum = 1, examples = [100])]
-        max_requests_per_client: Option<u32> as Maybe<Plain> = None,
+        max_requests_per_client: Option<u32> as Optional<Plain> = None,
         /// Retries at once. A budget replaces this limit.
         max_retries: u32 = 3,
         /// A breaker that opens when the whole upstream fails. Without this key there is none: ejection handles single endpoints, and a
         /// breaker over all of them turns a partial outage into a whole one. `{}` has every default.
         #[schema(examples = [Empty {}])]
-        failures: Option<FailureBreaker> as Maybe<Plain> = None,
+        failures: Option<FailureBreaker> as Optional<Plain> = None,
         /// Stops calls to a failing endpoint, then lets probes through, and resumes calls when all of them succeed. Ejection
         /// resumes by time. Off without it; `{}` has every default.
         #[schema(examples = [Empty {}])]
-        endpoint_failures: Option<FailureBreaker> as Maybe<Plain> = None,
+        endpoint_failures: Option<FailureBreaker> as Optional<Plain> = None,
     }
 }
 

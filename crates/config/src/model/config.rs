@@ -9,46 +9,46 @@ section! {
     /// An attache config: what is listened on (`listeners`), where calls go (`upstreams`), and how the program runs.
     pub struct Config {
         /// Listeners: addresses that accept connections, by name. Without this key there is one listener, `outbound`, on `127.0.0.1:15001`.
-        listeners(Mapping<Label, At<Read<Listener>>>): Vec<Listener> as Named = Vec::new(),
+        listeners(Mapping<Label, Spanned<ParsedSection<Listener>>>): Vec<Listener> as NamedSections = Vec::new(),
         /// Upstreams: services that are called, by name. An address alone is short for `{ address: … }`.
         // `UpstreamId` indexes this.
-        upstreams(Mapping<Label, Short<Upstream>>): Vec<Upstream> as Named = Vec::new(),
+        upstreams(Mapping<Label, Shorthand<Upstream>>): Vec<Upstream> as NamedSections = Vec::new(),
         /// Issuers of tokens (JWT), by name, for `jwt` of `authorization`.
-        jwt(Mapping<Label, Read<JwtProvider>>): Vec<JwtProvider> as Named = Vec::new(),
+        jwt(Mapping<Label, ParsedSection<JwtProvider>>): Vec<JwtProvider> as NamedSections = Vec::new(),
         /// Services that decide whether requests are allowed, by name, for `external` of `authorization`.
-        authorizers(Mapping<Label, At<Read<Authorizer>>>): Vec<Authorizer> as Named = Vec::new(),
+        authorizers(Mapping<Label, Spanned<ParsedSection<Authorizer>>>): Vec<Authorizer> as NamedSections = Vec::new(),
         /// Worker threads. By default the container's CPU quota, rounded up.
         #[schema(minimum = 1, maximum = 1024, examples = [2])]
-        workers: Option<usize> as Maybe<Plain> = None,
+        workers: Option<usize> as Optional<Plain> = None,
         /// How attache looks names up.
-        dns(At<Dns>): Dns as Nested = Dns::default(),
+        dns(Spanned<Dns>): Dns as Nested = Dns::default(),
         /// Where `/metrics`, `/healthz` and `/readyz` answer, and the application's own metrics and probes. An address
         /// alone is short for
         /// `{ bind: … }`.
         // IPv6 takes IPv4 clients, too; on a machine without IPv6 it is IPv4 alone.
-        metrics(Short<MetricsPage>): Option<SocketAddr> as OffOr<Written> = Some(Self::METRICS),
+        metrics(Shorthand<MetricsPage>): Option<SocketAddr> as OffOr<Written> = Some(Self::METRICS),
         /// Where the admin API and the dashboard answer. If the default port is in use, the API is only switched off,
         /// with a warning; an address in the config must be free. An address alone is short for `{ bind: … }`.
         #[schema(default = Admin::ADDRESS.to_string())]
-        admin(Short<Admin>): Admin as Nested = Admin::default(),
+        admin(Shorthand<Admin>): Admin as Nested = Admin::default(),
         /// Where finished requests and connections are written.
         #[schema(default = "off")]
-        access_log(Short<AccessLog>): AccessLog as Nested = AccessLog::default(),
+        access_log(Shorthand<AccessLog>): AccessLog as Nested = AccessLog::default(),
         /// Traces by OpenTelemetry. An endpoint alone is short for `{ otlp: … }`; without this key attache starts no
         /// traces, and passes existing ones on.
-        tracing(Short<Tracing>): Option<Tracing> as Maybe<Nested> = None,
+        tracing(Shorthand<Tracing>): Option<Tracing> as Optional<Nested> = None,
         /// Metrics and logs to an OpenTelemetry collector. An endpoint alone is short for `{ to: … }`; without this key none are sent.
         #[schema(examples = ["http://collector:4318"])]
-        otlp(Short<OtlpKeys>): OtlpSignals as Plain = OtlpSignals::default(),
+        otlp(Shorthand<OtlpKeys>): OtlpSignals as Plain = OtlpSignals::default(),
         /// How the program ends on SIGTERM.
         shutdown: Shutdown as Nested = Shutdown::default(),
         /// How attache takes over a changed config while it serves with the old one.
         reload: Reload as Nested = Reload::default(),
         /// What attache does when the container's memory or the file descriptors run out. It is on by default; `off` switches it off.
-        overload(OrOff<At<Overload>>): Option<Overload> as OffOr<Nested> = Some(Overload::default()),
+        overload(OrOff<Spanned<Overload>>): Option<Overload> as OffOr<Nested> = Some(Overload::default()),
         /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are
         /// checked; a change is used when two checks in a row found the same content. At least 10 ms.
-        watch_interval(At<Txt<Positive>>): Duration as Positive = Duration::from_secs(1),
+        watch_interval(Spanned<Text<Positive>>): Duration as Positive = Duration::from_secs(1),
     }
     holds {
         /// The file's path; `None` for the embedded default.

@@ -19,7 +19,7 @@ section! {
         basic(BasicSecret),
         /// A header with the secret as its value.
         #[schema(examples = [json!({"name": "x-api-key", "file": "/secrets/key"})])]
-        header(At<HeaderSecret>),
+        header(Spanned<HeaderSecret>),
         /// What happens if the application itself sends this header.
         existing: Existing = Existing::default(),
         /// The file may be missing at the start. Until it exists, requests are answered with `no-credential`. With `false`, a missing file

@@ -41,9 +41,9 @@ section! {
     /// Changes to the path and the host.
     pub struct Rewrite: Eq {
         /// The whole path becomes this; `{name}` inserts what the route's path captured.
-        path: Option<Name> as Maybe<PathValue> = None,
+        path: Option<Name> as Optional<PathValue> = None,
         /// The prefix that matched (`/v1/*`) becomes this.
-        prefix: Option<Name> as Maybe<PathValue> = None,
+        prefix: Option<Name> as Optional<PathValue> = None,
         /// The Host header (HTTP/2: `:authority`) becomes this: `preserve` (or `keep`) is as the client sent it, `upstream` is the
         /// upstream's own, anything else is a host. Without it the upstream's `host` decides.
         host: HostRewrite as HostOrAuto = HostRewrite::Auto,
@@ -59,13 +59,13 @@ section! {
     pub struct Redirect: Eq {
         /// 301, 302, 303, 307 or 308.
         #[schema(minimum = 301, maximum = 308, r#enum = [301, 302, 303, 307, 308])]
-        status: StatusCode as Status = StatusCode::FOUND,
+        status: StatusCode as StatusNumber = StatusCode::FOUND,
         /// `http` or `https`.
-        scheme: Option<Name> as Maybe<RedirectScheme> = None,
+        scheme: Option<Name> as Optional<RedirectScheme> = None,
         /// Host and, where given, port.
-        host: Option<Name> as Maybe<HostAndPort> = None,
+        host: Option<Name> as Optional<HostAndPort> = None,
         /// Path; `{name}` inserts what the route's path captured.
-        path: Option<Name> as Maybe<PathValue> = None,
+        path: Option<Name> as Optional<PathValue> = None,
         /// The query is dropped.
         strip_query: bool = false,
     }
@@ -80,7 +80,7 @@ section! {
     pub struct Respond: Eq {
         /// Its status.
         #[schema(minimum = 200, maximum = 599, examples = [404])]
-        status: StatusCode as Status = StatusCode::OK,
+        status: StatusCode as StatusNumber = StatusCode::OK,
         /// Its body.
         #[schema(default = (), examples = ["not here"])]
         body: Arc<[u8]> as AnyText = Arc::default(),
@@ -101,9 +101,9 @@ section! {
     /// Changes to headers in both directions.
     pub struct Headers: Eq {
         /// Headers of requests, on their way to the upstream.
-        request(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
+        request(ParsedSection<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
         /// Headers of responses, on their way to the client.
-        response(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
+        response(ParsedSection<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
     }
 }
 
@@ -116,24 +116,24 @@ section! {
     pub struct HeaderEdits: Eq {
         /// Headers that get this value, whether they are there or not.
         #[schema(examples = [json!({"x-client": "%{client.address}"})])]
-        set(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
+        set(EditsForm): Vec<(HeaderName, Template)> as ShownEdits = Vec::new(),
         /// Headers that are added to existing ones of the same name.
         #[schema(examples = [json!({"x-seen-by": "%{listener}"})])]
-        add(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
+        add(EditsForm): Vec<(HeaderName, Template)> as ShownEdits = Vec::new(),
         /// Headers that are removed.
         #[schema(examples = [["x-internal"]])]
-        remove(OneOrMany<At<Txt<HeaderText>>>): Vec<HeaderName> as List<HeaderText> = Vec::new(),
+        remove(OneOrMany<Spanned<Text<HeaderText>>>): Vec<HeaderName> as List<HeaderText> = Vec::new(),
     }
 }
 
 /// Header changes by the header's name, as the file gives them.
-pub(crate) type EditsForm = Mapping<HeaderText, At<Txt<TemplateText>>>;
+pub(crate) type EditsForm = Mapping<HeaderText, Spanned<Text<TemplateText>>>;
 
 /// Header changes as they are shown: one mapping each, because a name may occur twice. Credentials (by their name) are
 /// hidden.
-struct Edits;
+struct ShownEdits;
 
-impl Show<Vec<(HeaderName, Template)>> for Edits {
+impl Show<Vec<(HeaderName, Template)>> for ShownEdits {
     fn show(value: &Vec<(HeaderName, Template)>) -> Value {
         let one = |(name, to): &(HeaderName, Template)| {
             let hidden = names_a_credential(name.as_str());
@@ -152,21 +152,21 @@ impl HeaderEdits {
 
 /// A text with `%{variable}` parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template(pub Vec<Part>);
+pub struct Template(pub Vec<TemplatePart>);
 
 /// As the file writes it.
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|part| match part {
-            Part::Text(text) => f.write_str(text),
-            Part::Variable(variable) => write!(f, "%{{{variable}}}"),
+            TemplatePart::Text(text) => f.write_str(text),
+            TemplatePart::Variable(variable) => write!(f, "%{{{variable}}}"),
         })
     }
 }
 
 /// One part of a [`Template`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum TemplatePart {
     /// Plain text.
     Text(Name),
     /// A value of the request.

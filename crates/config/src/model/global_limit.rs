@@ -7,7 +7,7 @@ section! {
     /// A limit that a service counts for all proxies that ask it (`envoy.service.ratelimit.v3`).
     pub struct GlobalRateLimit: Eq {
         /// The upstream that is the service, for example `h2c://ratelimit:8081`. Its pool, TLS and limits are those of any upstream.
-        service(At<Txt<Label>>): UpstreamId = UpstreamId(0),
+        service(Spanned<Text<Label>>): UpstreamId = UpstreamId(0),
         /// The name of this set of limits in the service's own configuration.
         #[schema(examples = ["shop"])]
         domain: Name as Word = "".into(),
@@ -20,7 +20,7 @@ section! {
         #[schema(minimum = 1)]
         hits_addend: u32 = 1,
         /// What the service counts. Each descriptor is one bucket of the service; a request needs room in all of them.
-        descriptors(OneOrMany<Read<Descriptor>>): Vec<Vec<DescriptorAction>> as Descriptors = Vec::new(),
+        descriptors(OneOrMany<ParsedSection<Descriptor>>): Vec<Vec<DescriptorAction>> as Descriptors = Vec::new(),
     }
     requires service, domain, descriptors
 }
@@ -59,9 +59,9 @@ section! {
         #[schema(default = ())]
         method: bool = false,
         /// A fixed text.
-        generic_key: Option<GenericKey> as Maybe<Nested> = None,
+        generic_key: Option<GenericKey> as Optional<Nested> = None,
         /// A header's value.
-        request_headers: Option<RequestHeaders> as Maybe<Nested> = None,
+        request_headers: Option<RequestHeaders> as Optional<Nested> = None,
     }
     rules {
         one_of [
@@ -94,7 +94,7 @@ section! {
         header_name: HeaderName as HeaderText = HeaderName::from_static("x-user"),
         /// Its key. By default the header's name.
         #[schema(examples = ["user"])]
-        descriptor_key: Option<Name> as Maybe<Word> = None,
+        descriptor_key: Option<Name> as Optional<Word> = None,
         /// Without the header only this entry is left out, not the whole descriptor.
         skip_if_absent: bool = false,
     }

@@ -9,9 +9,9 @@ section! {
     /// Active health checks. Exactly one of `path`, `tcp` and `grpc`.
     pub struct HealthCheck: Eq {
         /// `GET` of this path; 200 to 299 is healthy.
-        path(Txt<PathValue>),
+        path(Text<PathValue>),
         /// The Host header of that `GET`. By default the upstream's host.
-        host(Txt<HostAndPort>),
+        host(Text<HostAndPort>),
         /// `true`: a TCP connection (and TLS handshake where there is TLS) is enough. Or a mapping: the bytes that are
         /// sent, and the bytes that are expected.
         tcp(TcpForm),
@@ -21,7 +21,7 @@ section! {
         /// Another port of the same address to probe, without a PROXY protocol header: the REST API beside a database, a
         /// management port. With it, an upstream of opaque bytes can be probed by `path` or `grpc`.
         #[schema(examples = [8008])]
-        port: Option<NonZeroU16> as Maybe<Plain> = None,
+        port: Option<NonZeroU16> as Optional<Plain> = None,
         /// Whether the probe uses the upstream's TLS. By default it does where the upstream has TLS.
         #[schema(default = ())]
         tls: bool = true,
@@ -41,7 +41,7 @@ section! {
     }
     holds {
         /// What is asked.
-        probe: Probe = Probe::connection(),
+        probe: HealthCheckKind = HealthCheckKind::connection(),
     }
     shows Self::show_probe
     rules {
@@ -53,21 +53,23 @@ section! {
 
 impl HealthCheck {
     /// A check with this probe and the defaults.
-    pub fn new(probe: Probe) -> Self {
+    pub fn new(probe: HealthCheckKind) -> Self {
         Self { probe, ..Self::default() }
     }
 
     fn show_probe(&self, shown: &mut Object<String, Value>) {
         let (path, host, tcp, grpc) = match &self.probe {
-            Probe::Http { path, host } => (Some(&**path), host.as_deref(), Value::from(false), None),
-            Probe::Tcp { send, expect } if send.is_empty() && expect.is_empty() => {
+            HealthCheckKind::Http { path, host } => {
+                (Some(&**path), host.as_deref(), Value::from(false), None)
+            }
+            HealthCheckKind::Tcp { send, expect } if send.is_empty() && expect.is_empty() => {
                 (None, None, Value::from(true), None)
             }
-            Probe::Tcp { send, expect } => {
+            HealthCheckKind::Tcp { send, expect } => {
                 let bytes = TcpBytes { send: send.clone(), expect: expect.clone() };
                 (None, None, json!(bytes), None)
             }
-            Probe::Grpc { service } => (None, None, Value::from(false), Some(&**service)),
+            HealthCheckKind::Grpc { service } => (None, None, Value::from(false), Some(&**service)),
         };
         let keys = [("path", json!(path)), ("host", json!(host)), ("tcp", tcp), ("grpc", json!(grpc))];
         shown.extend(keys.map(|(key, value)| (key.to_owned(), value)));
@@ -97,7 +99,7 @@ pub(crate) enum TcpForm {
     Bytes(TcpBytes),
 }
 
-impl Probe {
+impl HealthCheckKind {
     /// A connection alone is enough.
     pub fn connection() -> Self {
         Self::Tcp { send: Arc::default(), expect: Vec::new() }
@@ -106,7 +108,7 @@ impl Probe {
 
 /// What an active health check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Probe {
+pub enum HealthCheckKind {
     /// `GET path`; 200 to 299 is healthy.
     Http {
         /// The path.

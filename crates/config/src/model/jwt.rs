@@ -16,7 +16,7 @@ section! {
         #[schema(examples = ["shop"])]
         audiences: Vec<Name> as List<Word> = Vec::new(),
         /// Where attache gets the keys, a JWK set (RFC 7517).
-        keys(At<Read<KeySource>>): JwtKeys as Keys = JwtKeys::Inline("".into()),
+        keys(Spanned<ParsedSection<KeySource>>): JwtKeys as Keys = JwtKeys::Inline("".into()),
         /// How far clocks may differ, for `exp` and `nbf`.
         clock_skew: Duration as Length = Duration::from_mins(1),
         /// Where attache looks for tokens: `header:NAME` (the value behind `Bearer `, or the whole value), `cookie:NAME`, `query:NAME`. A
@@ -25,7 +25,7 @@ section! {
         /// Headers in which attache passes claims to the upstream; `realm.role` is `role` inside of `realm`. attache removes these headers
         /// from the client's request.
         #[schema(examples = [json!({"x-user": "sub"})])]
-        claim_headers(Mapping<HeaderText, Txt<Word>>): Vec<(HeaderName, Name)> as Pairs<HeaderText, Word> = Vec::new(),
+        claim_headers(Mapping<HeaderText, Text<Word>>): Vec<(HeaderName, Name)> as Pairs<HeaderText, Word> = Vec::new(),
         /// attache passes the token on. With `false` it removes the token.
         forward: bool = false,
     }
@@ -42,10 +42,10 @@ section! {
     pub struct KeySource: Eq {
         /// The JWK set itself.
         #[schema(examples = ["{\"keys\": […]}"])]
-        inline: Option<Name> as Maybe<Word> = None,
+        inline: Option<Name> as Optional<Word> = None,
         /// The file of the JWK set. attache reads it again when it changes.
         #[schema(examples = ["/etc/jwks.json"])]
-        file: Option<PathBuf> as Maybe<File> = None,
+        file: Option<PathBuf> as Optional<File> = None,
         /// The keys that belong to `upstream`.
         ..remote: RemoteKeys,
     }
@@ -63,7 +63,7 @@ section! {
     pub struct RemoteKeys: Eq {
         /// The upstream that serves the JWK set. If it can't be loaded, attache keeps the last good one.
         #[schema(default = (), examples = ["idp"])]
-        upstream(At<Txt<Label>>): UpstreamId = UpstreamId(0),
+        upstream(Spanned<Text<Label>>): UpstreamId = UpstreamId(0),
         /// With `upstream`: the path.
         #[schema(default = (), examples = ["/.well-known/jwks.json"])]
         path: Name as PathValue = "/".into(),
@@ -127,7 +127,7 @@ section! {
         /// Issuers whose tokens are accepted, by their names in the config's `jwt`. One valid token is enough; an invalid one is answered
         /// 401 `token-invalid`.
         // Indices of `Config::jwt`.
-        issuers(OneOrMany<At<Txt<Label>>>) in providers: Vec<usize> as Issuers = Vec::new(),
+        issuers(OneOrMany<Spanned<Text<Label>>>) in providers: Vec<usize> as Issuers = Vec::new(),
         /// A request without a token is answered 401 `token-missing`. With `false`, the rules decide about such a request, without claims.
         required: bool = true,
     }
@@ -138,6 +138,6 @@ struct Issuers;
 
 impl Show<Vec<usize>> for Issuers {
     fn show(value: &Vec<usize>) -> Value {
-        value.iter().map(|&index| Reference::Issuer(index).show()).collect()
+        value.iter().map(|&index| ConfigReference::Issuer(index).show()).collect()
     }
 }

@@ -8,10 +8,10 @@ section! {
     pub struct Listener {
         /// Where it listens: `ADDRESS:PORT`, `[IPV6]:PORT`, `localhost:PORT` (both loopbacks), `:PORT` (every IPv4 address),
         /// or `unix:PATH`.
-        bind(OneOrMany<At<Txt<Binds>>>): Vec<Bind> as List<Written> = Vec::new(),
+        bind(OneOrMany<Spanned<Text<Binds>>>): Vec<Bind> as List<Written> = Vec::new(),
         /// Mode of the files of `unix:` sockets, octal.
         #[schema(default = "0660")]
-        unix_mode(Txt<SocketMode>),
+        unix_mode(Text<SocketMode>),
         /// Which protocol is expected.
         protocol: ListenProtocol = ListenProtocol::default(),
         /// With `transparent` and `protocol: auto`: original destination ports whose servers send first, so that attache does
@@ -26,20 +26,20 @@ section! {
         /// Connections were redirected here by the kernel: the original destination is read from the socket.
         transparent: bool = false,
         /// TLS termination. Plaintext without it.
-        tls(At<Read<TlsServer>>): Option<TlsServer> = None,
+        tls(Spanned<ParsedSection<TlsServer>>): Option<TlsServer> = None,
         /// How HTTP is spoken.
-        http(At<Given<HttpServer>>): HttpServer = HttpServer::default(),
+        http(Spanned<GivenKeys<HttpServer>>): HttpServer = HttpServer::default(),
         /// Changes to the answers that attache makes itself.
-        local_reply(At<Read<LocalReply>>): LocalReply = LocalReply::default(),
+        local_reply(Spanned<ParsedSection<LocalReply>>): LocalReply = LocalReply::default(),
         /// Who may do what here. Without it, every client may do everything.
-        authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
+        authorization(Spanned<ParsedSection<Authorization>>): Option<Arc<Authorization>> as Optional<SharedValue<Nested>> = None,
         /// What its routes do for browsers.
         ..web: Web,
         /// Routes. The most specific route that matches gets the request or connection.
         // In the order of the file; a listener's `to` is the last, matching everything.
-        routes(Vec<At<Read<Route>>>): Vec<Route> = Vec::new(),
+        routes(Vec<Spanned<ParsedSection<Route>>>): Vec<Route> = Vec::new(),
         /// The destination of everything that no route matches: an upstream, or a split by weight.
-        to(At<To>),
+        to(Spanned<To>),
         /// The most connections that are open at once, over all workers. attache closes further ones when it accepts them.
         #[schema(minimum = 1)]
         max_connections: usize = 16384,
@@ -76,7 +76,7 @@ section! {
         /// Changes to their headers. Their values can use only what every exchange has: no headers of the request, no
         /// captures.
         #[schema(examples = [json!({"set": {"strict-transport-security": "max-age=31536000"}})])]
-        headers(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
+        headers(ParsedSection<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
     }
 }
 

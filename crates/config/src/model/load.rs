@@ -38,7 +38,7 @@ section! {
         buffer: f64 as Ratio = 0.25,
         /// The latency, if it is known. attache then never measures it.
         #[schema(examples = ["10ms"])]
-        fixed_value: Option<Duration> as Maybe<Positive> = None,
+        fixed_value: Option<Duration> as Optional<Positive> = None,
     }
 }
 

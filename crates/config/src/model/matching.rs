@@ -17,11 +17,11 @@ section! {
         host in hosts: Vec<HostPattern> as List<HostText> = Vec::new(),
         /// Path without the query: `/v1/*` is a prefix on a segment boundary, `/users/{id}` and `/files/{rest...}` capture
         /// segments, `~regex` matches the whole path, anything else is exact. A `{`, `}` or `*` itself is percent-encoded.
-        path(OneOrMany<Txt<PathText>>): Option<PathPattern> as Maybe<PathText> = None,
+        path(OneOrMany<Text<PathText>>): Option<PathPattern> as Optional<PathText> = None,
         /// Methods.
         methods: Vec<Method> as List<MethodText> = Vec::new(),
         /// The same as `methods`.
-        method(OneOrMany<Txt<MethodText>>),
+        method(OneOrMany<Text<MethodText>>),
         /// Headers, all of which must match: `v1` is exact, `*` is any value, `v1*` a prefix, `*v1` a suffix, `~regex`
         /// the whole value. A leading `!` inverts; then a leading `=` takes the rest literally (`=*` is one asterisk).
         #[schema(examples = [json!({"x-version": "v2", "x-debug": "!*"})])]
@@ -267,11 +267,11 @@ impl Show<Vec<AddressMatch>> for Ranges {
 
 impl Notation<Vec<AddressMatch>> for Ranges {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<OneOrMany<Txt<AddressRange>>>()
+        generator.subschema_for::<OneOrMany<Text<AddressRange>>>()
     }
 
     fn read(value: Value) -> serde_json::Result<Vec<AddressMatch>> {
-        let ranges: OneOrMany<Txt<AddressRange>> = serde_json::from_value(value)?;
+        let ranges: OneOrMany<Text<AddressRange>> = serde_json::from_value(value)?;
         Ok(ranges.into_vec().into_iter().flat_map(|range| range.0).collect())
     }
 }

@@ -96,7 +96,7 @@ pub struct UpstreamId(pub usize);
 
 impl Serialize for UpstreamId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Reference::Upstream(self.0).show().serialize(serializer)
+        ConfigReference::Upstream(self.0).show().serialize(serializer)
     }
 }
 

@@ -13,10 +13,10 @@ section! {
         /// How exports are compressed. By default `OTEL_EXPORTER_OTLP_COMPRESSION`.
         compression: OtlpCompression = OtlpCompression::None,
         /// TLS to the collector, where the URL is `https`.
-        tls(At<Read<TlsClient>>): Option<TlsClient> as Maybe<Nested> = None,
+        tls(Spanned<ParsedSection<TlsClient>>): Option<TlsClient> as Optional<Nested> = None,
         /// Headers of every export, such as a key. By default `OTEL_EXPORTER_OTLP_HEADERS`.
         #[schema(examples = [json!({ "x-api-key": "${COLLECTOR_KEY}" })])]
-        headers(Mapping<HeaderText, At<Txt<Word>>>): Vec<(HeaderName, HeaderValue)> as HiddenValues = Vec::new(),
+        headers(Mapping<HeaderText, Spanned<Text<Word>>>): Vec<(HeaderName, HeaderValue)> as HiddenValues = Vec::new(),
         /// Name of the service. By default `OTEL_SERVICE_NAME`.
         service: Name as Word = "attache".into(),
         /// More attributes of the resource, before those of `OTEL_RESOURCE_ATTRIBUTES`.
@@ -64,7 +64,7 @@ section! {
         /// `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT` (which are whole URLs), then `OTEL_EXPORTER_OTLP_ENDPOINT`, then
         /// `http://localhost:4318`.
         #[schema(default = Collector::ENDPOINT)]
-        to(At<Txt<Otlp>>),
+        to(Spanned<Text<Otlp>>),
         /// Which signals are sent; by default both.
         #[schema(default = Value::Null, examples = [json!("metrics"), json!(["metrics", "logs"])])]
         signals: Vec<OtlpSignal> as List<Plain> = vec![OtlpSignal::Metrics, OtlpSignal::Logs],

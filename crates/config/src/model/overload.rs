@@ -10,10 +10,10 @@ section! {
         /// Memory that may be used. By default the container's own limit (cgroup v2 or v1); without one, memory is not
         /// measured.
         #[schema(examples = ["256MiB"])]
-        memory_limit: Option<usize> as Maybe<Size> = None,
+        memory_limit: Option<usize> as Optional<Size> = None,
         /// The folder of the control group whose memory counts. By default that of the process, or the next above it that has a limit.
         #[schema(examples = ["/sys/fs/cgroup"])]
-        cgroup: Option<PathBuf> as Maybe<File> = None,
+        cgroup: Option<PathBuf> as Optional<File> = None,
         /// Connections are closed after their answer, and idle ones at once. This includes connections to upstreams.
         disable_keepalive: f64 as Ratio = 0.85,
         /// New requests are answered 503 `overloaded`: the least urgent first, and all of them at `stop_accepting`.

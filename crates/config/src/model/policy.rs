@@ -44,15 +44,15 @@ section! {
         /// upgrades), and for all requests if no `timeout` is set, it ends with the response head; then only `idle_timeout` applies. The
         /// value of a route replaces that of its upstream.
         #[schema(default = show_timeout(Timeouts::default().request))]
-        timeout(Txt<Timeout>),
+        timeout(Text<Timeout>),
         /// A stream without a byte in either direction for this long is cut. The value of a route replaces that of its upstream.
         #[schema(default = show_timeout(Timeouts::default().idle))]
-        idle_timeout(Txt<Timeout>),
+        idle_timeout(Text<Timeout>),
         /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
         /// shortens the deadline, and every attempt passes on what remains of the shortest one. The value of a route replaces that of its
         /// upstream.
         #[schema(examples = ["x-request-deadline"])]
-        deadline_header(Txt<HeaderText>),
+        deadline_header(Text<HeaderText>),
         /// Retries: `off`, a number of attempts after the first, or in full. Keys that a route doesn't give are those of its upstream.
         retry(RetryForm),
     }
@@ -95,7 +95,7 @@ section! {
 pub(crate) enum RetryForm {
     Off(Off),
     Attempts(#[schemars(range(max = 100))] u32),
-    Full(Given<Retry>),
+    Full(GivenKeys<Retry>),
 }
 
 section! {
@@ -153,11 +153,11 @@ impl Show<HedgeAfter> for HedgeWhen {
 
 impl Notation<HedgeAfter> for HedgeWhen {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<Txt<Self>>()
+        generator.subschema_for::<Text<Self>>()
     }
 
     fn read(value: Value) -> serde_json::Result<HedgeAfter> {
-        let when = serde_json::from_value::<Txt<Self>>(value)?;
+        let when = serde_json::from_value::<Text<Self>>(value)?;
         when.0.ok_or_else(|| serde::de::Error::custom("`off` is no time"))
     }
 }
@@ -171,7 +171,7 @@ struct WhenOrFull;
 #[schemars(rename = "HedgeForm", extend("examples" = ["p95"]))]
 #[expect(dead_code, reason = "only its schema is used")]
 enum HedgeForm {
-    When(Txt<HedgeWhen>),
+    When(Text<HedgeWhen>),
     Full(Hedge),
 }
 
@@ -190,7 +190,7 @@ impl Notation<Option<Hedge>> for WhenOrFull {
         match &value {
             Value::Object(keys) if keys.get("after").is_some_and(|after| after == "off") => Ok(None),
             Value::Object(_) => Nested::read(value).map(Some),
-            _ => Ok(serde_json::from_value::<Txt<HedgeWhen>>(value)?.0.map(Hedge::new)),
+            _ => Ok(serde_json::from_value::<Text<HedgeWhen>>(value)?.0.map(Hedge::new)),
         }
     }
 }
@@ -268,7 +268,7 @@ impl RateLimit {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum RateLimitForm {
-    Rate(Txt<RateText>),
+    Rate(Text<RateText>),
     Full(RateLimit),
 }
 
@@ -292,14 +292,14 @@ section! {
     pub struct Fault {
         /// Only requests with this header, or with this header and value.
         #[schema(examples = [json!("x-fault"), json!({"x-fault": "please"})])]
-        header(At<FaultHeader>): Option<(HeaderName, Option<Name>)> as HeaderAndValue = None,
+        header(Spanned<FaultHeader>): Option<(HeaderName, Option<Name>)> as HeaderAndValue = None,
         /// Some requests wait before they are sent on.
-        delay: Option<FaultDelay> as Maybe<Nested> = None,
+        delay: Option<FaultDelay> as Optional<Nested> = None,
         /// Some requests are answered by attache.
         // A delay comes first.
-        abort: Option<FaultAbort> as Maybe<Nested> = None,
+        abort: Option<FaultAbort> as Optional<Nested> = None,
         /// The bodies of some responses come slowly.
-        response_rate(At<FaultRate>): Option<FaultRate> = None,
+        response_rate(Spanned<FaultRate>): Option<FaultRate> = None,
     }
     rules {
         any_of [delay, abort, response_rate]
@@ -313,8 +313,8 @@ section! {
 #[serde(untagged)]
 #[schemars(inline)]
 pub(crate) enum FaultHeader {
-    Name(Txt<HeaderText>),
-    Value(Mapping<HeaderText, Txt<Word>>),
+    Name(Text<HeaderText>),
+    Value(Mapping<HeaderText, Text<Word>>),
 }
 
 /// A header and its value, as they are shown.
@@ -359,7 +359,7 @@ section! {
     pub struct FaultAbort: Copy {
         /// Its status.
         #[schema(minimum = 200, maximum = 599)]
-        status: StatusCode as Status = StatusCode::SERVICE_UNAVAILABLE,
+        status: StatusCode as StatusNumber = StatusCode::SERVICE_UNAVAILABLE,
         /// Share of the requests.
         share: f64 as Ratio = 1.0,
     }

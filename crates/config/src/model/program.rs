@@ -11,7 +11,7 @@ section! {
         /// The address of the admin API and the dashboard.
         // A loopback address or a Unix socket; `None` is off.
         #[schema(default = Self::ADDRESS.to_string())]
-        bind(Txt<AdminAddress>): Option<Bind> as OffOr<Written> = Some(Bind::Tcp(Self::ADDRESS)),
+        bind(Text<AdminAddress>): Option<Bind> as OffOr<Written> = Some(Bind::Tcp(Self::ADDRESS)),
         /// Paths of Envoy's admin API are answered, too: `/stats`, `/stats/prometheus`, `/clusters`, `/config_dump`, `/ready`, `/server_info`, `/logging`.
         envoy_compatible: bool = false,
     }
@@ -38,10 +38,10 @@ section! {
         resolv_conf: PathBuf as File = PathBuf::from("/etc/resolv.conf"),
         /// Search domains instead of those of `resolv_conf`.
         #[schema(examples = [["shop.svc.cluster.local", "svc.cluster.local"]])]
-        search: Option<Vec<Name>> as Maybe<List<Host>> = None,
+        search: Option<Vec<Name>> as Optional<List<Host>> = None,
         /// A name with fewer dots is tried with the search domains first. This replaces `ndots` of `resolv_conf`.
         #[schema(maximum = 15, examples = [5])]
-        ndots: Option<u8> as Maybe<Plain> = None,
+        ndots: Option<u8> as Optional<Plain> = None,
         /// The longest wait for one server. While it has its default, `timeout` of `resolv_conf` counts.
         timeout: Duration as Positive = Duration::from_secs(5),
         /// How often all servers are tried. While it has its default, `attempts` of `resolv_conf` counts.

@@ -8,31 +8,31 @@ section! {
     pub struct Route {
         /// Its name in metrics and logs. By default `LISTENER/INDEX`.
         #[schema(default = ())]
-        name(Txt<Label>): Name as Label = "".into(),
+        name(Text<Label>): Name as Label = "".into(),
         /// Conditions. Without them, the route matches everything.
-        r#match(At<Read<Match>>) in matcher: Match = Match::default(),
+        r#match(Spanned<ParsedSection<Match>>) in matcher: Match = Match::default(),
         /// The destination: an upstream, or a split by weight.
-        to(At<To>),
+        to(Spanned<To>),
         /// Answered with a redirect.
-        redirect(At<Redirect>),
+        redirect(Spanned<Redirect>),
         /// Answered by attache itself: a status, or with a body.
         #[schema(examples = [404])]
-        respond(Short<Respond>),
+        respond(Shorthand<Respond>),
         ..policy(PolicyKeys),
         /// A secret that attache adds to requests, or `off`. By default that of the upstream.
-        credential(At<OrOff<Read<Credential>>>),
+        credential(Spanned<OrOff<ParsedSection<Credential>>>),
         /// Protocols that its requests may switch to; this replaces `upgrades` of the listener's `http`.
         #[schema(examples = [json!(["websocket"])])]
-        upgrades: Option<Upgrades> as Maybe<UpgradesForm> = None,
+        upgrades: Option<Upgrades> as Optional<UpgradesForm> = None,
         /// The largest request body in bytes; this replaces `limits.body_size` of the listener's `http`. 0 means no limit.
         #[schema(examples = ["10MiB"])]
-        body_size: Option<usize> as Maybe<Size> = None,
+        body_size: Option<usize> as Optional<Size> = None,
         /// Which requests of this route are allowed. The listener's rules apply as well.
-        authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
+        authorization(Spanned<ParsedSection<Authorization>>): Option<Arc<Authorization>> as Optional<SharedValue<Nested>> = None,
         /// What it does for browsers.
         ..web: Web,
         /// Changes to headers.
-        headers(Read<Headers>),
+        headers(ParsedSection<Headers>),
         ..forward(Forward),
     }
     holds {
@@ -78,9 +78,9 @@ pub enum RouteTls {
 #[serde(untagged)]
 #[schemars(extend("examples" = ["orders", {"orders": "95%", "orders-next": "5%"}]))]
 pub(crate) enum To {
-    One(Txt<Label>),
-    Several(Vec<At<Txt<Label>>>),
-    Split(Mapping<Label, At<Txt<WeightText>>>),
+    One(Text<Label>),
+    Several(Vec<Spanned<Text<Label>>>),
+    Split(Mapping<Label, Spanned<Text<WeightText>>>),
 }
 
 /// An upstream's name, or names with the share of the requests that is copied.
@@ -88,8 +88,8 @@ pub(crate) enum To {
 #[serde(untagged)]
 #[schemars(extend("examples" = ["shadow", {"shadow": "10%"}]))]
 pub(crate) enum MirrorForm {
-    One(Txt<Label>),
-    Shares(Mapping<Label, Txt<Ratio>>),
+    One(Text<Label>),
+    Shares(Mapping<Label, Text<Ratio>>),
 }
 
 impl Route {
@@ -172,23 +172,23 @@ section! {
         /// The header that names the one of the upstreams in `to` that a request is for: `to: [orders, billing]`. A request that names none
         /// of them, or several, is refused with 404 `no-upstream`.
         #[schema(examples = ["x-upstream"])]
-        upstream_header(Txt<HeaderText>): Option<Box<UpstreamHeader>> as Maybe<Written> = None,
+        upstream_header(Text<HeaderText>): Option<Box<UpstreamHeader>> as Optional<Written> = None,
         /// Only endpoints of the upstream with certain labels.
-        subset(At<Subset>): Option<Arc<Subset>> as Maybe<Shared<Nested>> = None,
+        subset(Spanned<Subset>): Option<Arc<Subset>> as Optional<SharedValue<Nested>> = None,
         /// A cookie that keeps the requests of a client at one endpoint while that endpoint can serve.
-        session_cookie(At<SessionCookie>): Option<Arc<SessionCookie>> as Maybe<Shared<Nested>> = None,
+        session_cookie(Spanned<SessionCookie>): Option<Arc<SessionCookie>> as Optional<SharedValue<Nested>> = None,
         /// On a listener that terminates TLS: what happens to connections whose server name is one of `match.sni`.
         tls(RouteTls): RouteTls = RouteTls::Terminate,
         /// Changes to the path and the host on the way up.
-        rewrite(At<Rewrite>),
+        rewrite(Spanned<Rewrite>),
         /// Copies of the requests, whose answers are dropped: an upstream, or a share for each. A copy has its own upstream's `timeout`.
-        mirror(At<MirrorForm>) in mirrors: Vec<Mirror> = Vec::new(),
+        mirror(Spanned<MirrorForm>) in mirrors: Vec<Mirror> = Vec::new(),
         /// How many requests are allowed, over all workers; attache answers the others with 429. Write a rate, or a mapping.
         rate_limit(RateLimitForm): Option<RateLimit> = None,
         /// A limit over all proxies: attache asks a service that counts before a request continues.
-        global_rate_limit(Read<GlobalRateLimit>): Option<Box<GlobalRateLimit>> = None,
+        global_rate_limit(ParsedSection<GlobalRateLimit>): Option<Box<GlobalRateLimit>> = None,
         /// Faults injected on purpose, to test how callers handle them.
-        fault(Read<Fault>): Option<Fault> = None,
+        fault(ParsedSection<Fault>): Option<Fault> = None,
     }
     holds {
         /// At least one; weights are relative.

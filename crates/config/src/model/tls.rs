@@ -8,22 +8,22 @@ section! {
     pub struct TlsClient: Eq {
         /// The server name that is sent (SNI) and that the certificate must have. By default the host of the address; for an
         /// `authority` upstream that of the request.
-        name: Option<Name> as Maybe<Host> = None,
+        name: Option<Name> as Optional<Host> = None,
         /// Identities of which the peer must have one. `name` is then only sent (SNI) and not verified: for peers that have a SPIFFE ID and
         /// no DNS name.
         peers: Vec<SanPattern> as List<SanText> = Vec::new(),
         /// Trusted authorities: PEM files, followed when they change; `system`; or `spiffe`, the own trust domain's bundle from the
         /// SPIFFE Workload API. By default `system`, and `spiffe` with `spiffe: true`.
         #[schema(default = ())]
-        ca(OneOrMany<Txt<AuthorityText>>) in trust: Trust = Trust::System,
+        ca(OneOrMany<Text<AuthorityText>>) in trust: Trust = Trust::System,
         /// The same as PEM text.
-        ca_pem(Txt<Pem>),
+        ca_pem(Text<Pem>),
         /// Own certificate chain, PEM, leaf first, for peers that ask for one.
         #[schema(examples = ["/certs/tls.crt"])]
-        certificate(Txt<File>),
+        certificate(Text<File>),
         /// Key of `certificate`, PEM.
         #[schema(examples = ["/certs/tls.key"])]
-        key(Txt<File>),
+        key(Text<File>),
         /// The own certificate is the X.509-SVID of the SPIFFE Workload API, in place of `certificate` and `key`.
         spiffe: bool = false,
         /// Lowest version.
@@ -62,13 +62,13 @@ section! {
     pub struct TlsServer: Eq {
         /// Certificate chain, PEM, leaf first, followed when it changes.
         #[schema(examples = ["/certs/tls.crt"])]
-        certificate(Txt<File>),
+        certificate(Text<File>),
         /// Key of `certificate`, PEM (PKCS#8, PKCS#1 or SEC1).
         #[schema(examples = ["/certs/tls.key"])]
-        key(Txt<File>),
+        key(Text<File>),
         /// OCSP response to staple, DER.
         #[schema(examples = ["/certs/ocsp.der"])]
-        ocsp(Txt<File>),
+        ocsp(Text<File>),
         /// More certificates. attache chooses one by the server name, and the first of all if none matches.
         certificates in identities: Vec<Identity> = Vec::new(),
         /// attache shows the X.509-SVID of the SPIFFE Workload API if no certificate has the requested name. With it,
@@ -78,9 +78,9 @@ section! {
         mode: TlsMode = TlsMode::Strict,
         /// Who signs the clients' certificates: PEM files, `system`, or `spiffe` (the own trust domain's bundle from the SPIFFE
         /// Workload API). With it, clients must show a certificate.
-        client_ca(OneOrMany<Txt<AuthorityText>>) in client_trust: Option<Trust> = None,
+        client_ca(OneOrMany<Text<AuthorityText>>) in client_trust: Option<Trust> = None,
         /// The same as PEM text.
-        client_ca_pem(Txt<Pem>),
+        client_ca_pem(Text<Pem>),
         /// A client without a certificate is accepted too, unless `allow` names identities.
         client_optional: bool = false,
         /// Identities of which a client must have one: `spiffe://DOMAIN/PATH` or another URI (`*` is one segment, a final `/**`
@@ -126,7 +126,7 @@ section! {
         /// Its key, PEM.
         key: PathBuf as File = PathBuf::new(),
         /// OCSP response to staple, DER.
-        ocsp: Option<PathBuf> as Maybe<File> = None,
+        ocsp: Option<PathBuf> as Optional<File> = None,
     }
     requires certificate, key
 }

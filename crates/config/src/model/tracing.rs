@@ -9,9 +9,9 @@ section! {
         /// Where spans are sent by OTLP, or `off`. By default `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` (which is a whole
         /// URL), then `OTEL_EXPORTER_OTLP_ENDPOINT`, then `http://localhost:4318`.
         #[schema(default = Collector::ENDPOINT)]
-        otlp(At<Txt<Otlp>>),
+        otlp(Spanned<Text<Otlp>>),
         /// Where spans are sent as Zipkin's JSON (v2), in place of `otlp`. Without a path, to `/api/v2/spans`.
-        zipkin(At<Txt<Otlp>>),
+        zipkin(Spanned<Text<Otlp>>),
         /// Where spans are sent, and how.
         ..collector: Collector,
         /// Share of the traces started here that is sampled; a trace that comes with a request is sampled if its parent

@@ -68,7 +68,7 @@ impl Show<Upgrades> for UpgradesForm {
 impl Notation<Upgrades> for UpgradesForm {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         let word = generator.subschema_for::<UpgradesWord>();
-        let one = generator.subschema_for::<Txt<UpgradeText>>();
+        let one = generator.subschema_for::<Text<UpgradeText>>();
         json_schema!({ "anyOf": [word, one, { "type": "array", "items": one, "minItems": 1 }] })
     }
 

@@ -12,7 +12,7 @@ section! {
         /// `unix+h2c:`, `srv+https://` and `kubernetes+https://`. Every address of a name is an endpoint.
         /// `authority` is the host that the request names (a forward proxy); `original-destination` is the address that an intercepted
         /// connection was opened to.
-        address(OneOrMany<Short<EndpointSource>>): Address = Address::OriginalDestination,
+        address(OneOrMany<Shorthand<EndpointSource>>): Address = Address::OriginalDestination,
         /// The protocol, if the scheme leaves it open or the scheme's protocol shall be replaced.
         protocol(UpstreamProtocol): UpstreamProtocol = UpstreamProtocol::default(),
         /// The Host header (HTTP/2: `:authority`) of requests to it, for routes without a `rewrite.host`: `preserve` is as the client sent
@@ -20,44 +20,44 @@ section! {
         /// named this upstream by its Host keeps that, and any other gets the upstream's own; docs/routing.md has the whole rule.
         host: HostRewrite as HostOrAuto = HostRewrite::Auto,
         /// TLS to the upstream. It needs a scheme with TLS, or one that leaves the protocol open.
-        tls(At<Read<TlsClient>>): Option<TlsClient> = None,
+        tls(Spanned<ParsedSection<TlsClient>>): Option<TlsClient> = None,
         /// How an endpoint is chosen: the algorithm alone, or in full.
         #[schema(default = "least-request")]
-        balance(Short<Balance>): Balance = Balance::default(),
+        balance(Shorthand<Balance>): Balance = Balance::default(),
         /// How long a TCP connection may take, over all addresses of one endpoint.
         connect_timeout: Duration as Positive = Duration::from_secs(1),
         /// How long the TLS handshake may take.
         handshake_timeout: Duration as Positive = Duration::from_secs(2),
         ..policy(PolicyKeys),
         /// Connections kept for reuse, in each worker.
-        pool(Given<Pool>): Pool = Pool::default(),
+        pool(GivenKeys<Pool>): Pool = Pool::default(),
         /// Concurrency limits over all workers, or `off`.
         circuit_breaker: CircuitBreaker as NestedOrOff = CircuitBreaker::default(),
         /// A concurrency limit that follows the upstream's latency. Off without it; `{}` has every default.
         #[schema(examples = [json!({})])]
-        adaptive_concurrency(OrOff<At<AdaptiveConcurrency>>): Option<AdaptiveConcurrency> = None,
+        adaptive_concurrency(OrOff<Spanned<AdaptiveConcurrency>>): Option<AdaptiveConcurrency> = None,
         /// A short queue by priority for what a concurrency limit would refuse. Off without it; `{}` has every default.
         #[schema(examples = [json!({})])]
-        queue(OrOff<At<Queue>>): Option<Queue> = None,
+        queue(OrOff<Spanned<Queue>>): Option<Queue> = None,
         /// Passive health checks: endpoints that fail get no calls for a time. `off` switches them off.
         outlier_ejection: OutlierEjection as NestedOrOff = OutlierEjection::default(),
         /// Active health checks: attache sends probes to the endpoints. Without this key there are none.
-        health_check(At<Read<HealthCheck>>): Option<HealthCheck> = None,
+        health_check(Spanned<ParsedSection<HealthCheck>>): Option<HealthCheck> = None,
         /// What happens to the connections of an endpoint when it fails its health checks, is ejected, or is no longer in the results of
         /// discovery.
         on_unhealthy: OnUnhealthy = OnUnhealthy::default(),
         /// A secret that attache adds to requests, for routes to this upstream without a `credential`.
-        credential(At<Read<Credential>>): Option<Arc<Credential>> as Maybe<Shared<Nested>> = None,
+        credential(Spanned<ParsedSection<Credential>>): Option<Arc<Credential>> as Optional<SharedValue<Nested>> = None,
         /// PROXY protocol sent at the start of every connection.
         proxy_protocol: ProxyProtocolOut = ProxyProtocolOut::default(),
         /// Local address of outgoing connections.
-        source_address: Option<IpAddr> as Maybe<SourceAddress> = None,
+        source_address: Option<IpAddr> as Optional<SourceAddress> = None,
         /// With `address: authority`: hosts looked up and kept at once.
         #[schema(minimum = 1, default = Self::MAX_HOSTS)]
         max_hosts(u32),
         /// With `address: authority`: destinations that are refused.
         #[schema(examples = ["169.254.0.0/16"])]
-        deny(OneOrMany<Txt<AddressRange>>),
+        deny(OneOrMany<Text<AddressRange>>),
     }
     holds {
         /// The key in the file; the `upstream` label.
@@ -93,20 +93,20 @@ impl Upstream {
         let Address::Endpoints(sources) = &self.address else { return None };
         let usual = if self.tls.is_some() { 443 } else { 80 };
         Some(match &sources.first()?.target {
-            Target::Dns { host, port } => {
+            EndpointTarget::Dns { host, port } => {
                 let host = host.strip_suffix('.').unwrap_or(host);
                 if *port == usual { host.into() } else { format!("{host}:{port}").into() }
             }
-            Target::Srv { name } => name.strip_suffix('.').unwrap_or(name).into(),
-            Target::Kubernetes(service) => match service.port {
+            EndpointTarget::Srv { name } => name.strip_suffix('.').unwrap_or(name).into(),
+            EndpointTarget::Kubernetes(service) => match service.port {
                 KubernetesPort::Number(port) if port != usual => format!("{}:{port}", service.host()).into(),
                 _ => service.host(),
             },
-            Target::Ip(address) if address.port() != usual => address.to_string().into(),
-            Target::Ip(address) if address.is_ipv4() => address.ip().to_string().into(),
-            Target::Ip(address) => format!("[{}]", address.ip()).into(),
+            EndpointTarget::Ip(address) if address.port() != usual => address.to_string().into(),
+            EndpointTarget::Ip(address) if address.is_ipv4() => address.ip().to_string().into(),
+            EndpointTarget::Ip(address) => format!("[{}]", address.ip()).into(),
             // A Unix socket has no host name.
-            Target::Unix(_) => self.name.clone(),
+            EndpointTarget::Unix(_) => self.name.clone(),
         })
     }
 
@@ -135,11 +135,11 @@ impl Show<HostRewrite> for HostOrAuto {
 
 impl Notation<HostRewrite> for HostOrAuto {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<Txt<RewriteHost>>()
+        generator.subschema_for::<Text<RewriteHost>>()
     }
 
     fn read(value: Value) -> serde_json::Result<HostRewrite> {
-        serde_json::from_value::<Txt<RewriteHost>>(value).map(|text| text.0)
+        serde_json::from_value::<Text<RewriteHost>>(value).map(|text| text.0)
     }
 }
 
@@ -176,7 +176,7 @@ section! {
     /// An address with its weight, priority, zone and labels.
     pub struct EndpointSource: Eq {
         /// The address, with its scheme.
-        address(At<Txt<SourceText>>) in target: Target as Written = Target::Unix(PathBuf::new()),
+        address(Spanned<Text<SourceText>>) in target: EndpointTarget as Written = EndpointTarget::Unix(PathBuf::new()),
         /// Relative weight of each endpoint of this address; weights of SRV records multiply it.
         #[schema(minimum = 1, maximum = 1_000_000)]
         weight: u32 = 1,
@@ -185,7 +185,7 @@ section! {
         priority: u8 = 0,
         /// Zone of its endpoints; those of attache's own zone (`balance.zone`) are preferred.
         #[schema(examples = ["eu-central-1a"])]
-        zone: Option<Name> as Maybe<Word> = None,
+        zone: Option<Name> as Optional<Word> = None,
         /// Labels of its endpoints, which a route's `subset` selects.
         #[schema(examples = [json!({"version": "v2"})])]
         labels: Vec<(Name, Name)> as Pairs<Word, Word> = Vec::new(),
@@ -196,14 +196,14 @@ section! {
 
 impl EndpointSource {
     /// A source with all defaults.
-    pub fn new(target: Target) -> Self {
+    pub fn new(target: EndpointTarget) -> Self {
         Self { target, ..Self::default() }
     }
 }
 
 /// What an endpoint source names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
+pub enum EndpointTarget {
     /// A DNS name: every A and AAAA answer is an endpoint.
     Dns {
         /// The name; a final dot makes it absolute.
@@ -225,7 +225,7 @@ pub enum Target {
 }
 
 /// As the file writes it, without the scheme of what is spoken.
-impl fmt::Display for Target {
+impl fmt::Display for EndpointTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dns { host, port } => write!(f, "{host}:{port}"),

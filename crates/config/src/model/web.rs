@@ -7,11 +7,11 @@ section! {
     /// What a route does for browsers: its own, or that of its listener.
     pub struct Web {
         /// Which pages of other origins may read the answers; or `off`. A route has by default what its listener has.
-        cors(OrOff<Read<Cors>>): Option<Arc<Cors>> as OffOr<Shared<Nested>> = None,
+        cors(OrOff<ParsedSection<Cors>>): Option<Arc<Cors>> as OffOr<SharedValue<Nested>> = None,
         /// gRPC-Web, which browsers speak, is translated to gRPC and back. A route has by default what its listener has.
         grpc_web(bool): bool = false,
         /// Which answers are compressed; or `off`. A route has by default what its listener has.
-        compression(OrOff<Compression>): Option<Arc<Compression>> as OffOr<Shared<Nested>> = None,
+        compression(OrOff<Compression>): Option<Arc<Compression>> as OffOr<SharedValue<Nested>> = None,
     }
 }
 
@@ -119,7 +119,7 @@ section! {
     /// headers of upstreams.
     pub struct Cors {
         /// Origins of these pages: one origin, `https://*.shop.test` for all names below one, `~regex` over the whole origin, or `*`.
-        origins(OneOrMany<At<Txt<OriginText>>>): Vec<OriginPattern> as List<Written> = Vec::new(),
+        origins(OneOrMany<Spanned<Text<OriginText>>>): Vec<OriginPattern> as List<Written> = Vec::new(),
         /// Methods that the pages may use; `*` allows all.
         methods: Option<Vec<Method>> as AllOr<MethodOrAll> = Some(Self::METHODS.to_vec()),
         /// Headers that the pages may send, in addition to those that every page may send; `*` allows all.
@@ -133,7 +133,7 @@ section! {
         credentials: bool = false,
         /// How long a browser may remember the answer to a preflight. By default the browser decides, usually 5 s.
         #[schema(examples = ["10m"])]
-        max_age: Option<Duration> as Maybe<Length> = None,
+        max_age: Option<Duration> as Optional<Length> = None,
         /// Pages of public sites may send requests, although attache has a private address (Private Network Access).
         private_network: bool = false,
     }
@@ -149,8 +149,8 @@ impl Cors {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum HeadersForm {
-    All(Txt<Star>),
-    These(OneOrMany<Txt<HeaderText>>),
+    All(Text<Star>),
+    These(OneOrMany<Text<HeaderText>>),
 }
 
 /// A list, or `*` for all.
@@ -170,11 +170,11 @@ impl Show<Method> for MethodOrAll {
 
 impl Notation<Option<Vec<Method>>> for AllOr<MethodOrAll> {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<OneOrMany<Txt<MethodOrAll>>>()
+        generator.subschema_for::<OneOrMany<Text<MethodOrAll>>>()
     }
 
     fn read(value: Value) -> serde_json::Result<Option<Vec<Method>>> {
-        let methods: OneOrMany<Txt<MethodOrAll>> = serde_json::from_value(value)?;
+        let methods: OneOrMany<Text<MethodOrAll>> = serde_json::from_value(value)?;
         Ok(methods.into_vec().into_iter().map(|method| method.0).collect())
     }
 }

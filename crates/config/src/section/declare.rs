@@ -213,9 +213,9 @@ macro_rules! keys {
                     short.first().copied()
                 };
 
-                const RULES: $crate::relations::Rules = $crate::relations::Rules {
+                const RULES: $crate::relations::SectionRules = $crate::relations::SectionRules {
                     unless: &[$($((stringify!($unless), $word))?)?],
-                    rows: &[$($($crate::relations::Rule::$rule(
+                    rows: &[$($($crate::relations::KeyRule::$rule(
                         &[$(stringify!($of)),+],
                         &[$($(stringify!($other)),+)?],
                         $what,
@@ -270,7 +270,7 @@ macro_rules! keys {
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 const { assert!(!<$name as $crate::section::Section>::BUILT, "it is read by `Read`") };
-                $crate::section::Read::deserialize(deserializer).map(|read| read.section)
+                $crate::section::ParsedSection::deserialize(deserializer).map(|read| read.section)
             }
         }
 

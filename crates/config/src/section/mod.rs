@@ -33,7 +33,7 @@
 //! config shows; `rules` says which keys may stand together ([`crate::relations`]).
 //!
 //! Rules about the values of two keys are checked where the section is used (`build`), with the place of each key
-//! ([`At::key`](crate::shapes::At::key)).
+//! ([`Spanned::key`](crate::shapes::Spanned::key)).
 
 mod declare;
 mod notation;
@@ -47,21 +47,21 @@ use serde_json::{Map, Value, json};
 pub(crate) use declare::{default_of, keys, property, put, section, show, written};
 pub(crate) use notation::*;
 
-use crate::{relations::Rules, shapes::At};
+use crate::{relations::SectionRules, shapes::Spanned};
 
 /// A type that [`section!`] has made.
 pub(crate) trait Section: Default {
     /// The file's values of the keys that `build` processes.
     type Rest: Default + Debug;
 
-    /// There are such keys: the section is read as [`Read`], never alone.
+    /// There are such keys: the section is read as [`ParsedSection`], never alone.
     const BUILT: bool;
 
     /// The key that a value without a mapping stands for.
     const SHORT: Option<&'static str>;
 
     /// Which of its keys may stand together.
-    const RULES: Rules;
+    const RULES: SectionRules;
 
     /// Sets the keys that are given, and leaves the others as they are.
     ///
@@ -84,18 +84,18 @@ pub(crate) trait Section: Default {
 
 /// A section after reading: its fields, and the file's values of the keys that `build` processes.
 #[derive(Debug)]
-pub(crate) struct Read<S: Section> {
+pub(crate) struct ParsedSection<S: Section> {
     pub(crate) section: S,
     pub(crate) rest: S::Rest,
 }
 
-impl<S: Section> Default for Read<S> {
+impl<S: Section> Default for ParsedSection<S> {
     fn default() -> Self {
         Self { section: S::default(), rest: S::Rest::default() }
     }
 }
 
-impl<S: Section> Read<S> {
+impl<S: Section> ParsedSection<S> {
     fn of(keys: Map<String, Value>) -> serde_json::Result<Self> {
         let mut read = Self::default();
         read.section.set(&mut read.rest, keys)?;
@@ -103,7 +103,7 @@ impl<S: Section> Read<S> {
     }
 }
 
-impl<'de, S: Section> Deserialize<'de> for Read<S> {
+impl<'de, S: Section> Deserialize<'de> for ParsedSection<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::of(Map::deserialize(deserializer)?).map_err(de::Error::custom)
     }
@@ -132,16 +132,16 @@ macro_rules! schema_of_section {
     };
 }
 
-schema_of_section!(Read, Given);
+schema_of_section!(ParsedSection, GivenKeys);
 
 /// The keys of a section that the file gives, to be read over defaults that depend on where it stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Given<S> {
+pub(crate) struct GivenKeys<S> {
     keys: Map<String, Value>,
     section: PhantomData<S>,
 }
 
-impl<S: Section> Given<S> {
+impl<S: Section> GivenKeys<S> {
     /// Whether the file gives this key of this section within it.
     pub(crate) fn gives(&self, section: &str, key: &str) -> bool {
         self.keys.get(section).is_some_and(|section| section.get(key).is_some())
@@ -156,45 +156,45 @@ impl<S: Section> Given<S> {
     }
 }
 
-impl<'de, S: Section> Deserialize<'de> for Given<S> {
+impl<'de, S: Section> Deserialize<'de> for GivenKeys<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let keys = Map::deserialize(deserializer)?;
-        Read::<S>::of(keys.clone()).map_err(de::Error::custom)?;
+        ParsedSection::<S>::of(keys.clone()).map_err(de::Error::custom)?;
         Ok(Self { keys, section: PhantomData })
     }
 }
 
 /// A section, or a value that stands for the one key that its declaration names after `or`.
 #[derive(Debug)]
-pub(crate) struct Short<S: Section>(pub(crate) At<Read<S>>);
+pub(crate) struct Shorthand<S: Section>(pub(crate) Spanned<ParsedSection<S>>);
 
-impl<S: Section> Deref for Short<S> {
-    type Target = At<Read<S>>;
+impl<S: Section> Deref for Shorthand<S> {
+    type Target = Spanned<ParsedSection<S>>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
     }
 }
 
-impl<'de, S: Section> Deserialize<'de> for Short<S> {
+impl<'de, S: Section> Deserialize<'de> for Shorthand<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let At { at, wrong, mut keys, value } = At::<Value>::deserialize(deserializer)?;
+        let Spanned { at, wrong, mut keys, value } = Spanned::<Value>::deserialize(deserializer)?;
         let read = match (value, S::SHORT) {
-            (Value::Object(map), _) => Read::of(map),
+            (Value::Object(map), _) => ParsedSection::of(map),
             (value, key) => {
                 let key = key.unwrap_or_default();
                 keys.insert(key.to_owned(), at);
-                let with = |value: Value| Read::<S>::of(Map::from_iter([(key.to_owned(), value)]));
+                let with = |value: Value| ParsedSection::<S>::of(Map::from_iter([(key.to_owned(), value)]));
                 // Some keys need their place as well.
                 let placed = json!({ "at": at, "wrong": wrong, "keys": {}, "value": value });
                 with(value).or_else(|error| with(placed).map_err(|_| error))
             }
         };
-        Ok(Self(At { at, wrong, keys, value: read.map_err(de::Error::custom)? }))
+        Ok(Self(Spanned { at, wrong, keys, value: read.map_err(de::Error::custom)? }))
     }
 }
 
-impl<S: Section + JsonSchema> JsonSchema for Short<S> {
+impl<S: Section + JsonSchema> JsonSchema for Shorthand<S> {
     fn inline_schema() -> bool {
         true
     }

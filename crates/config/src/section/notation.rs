@@ -10,9 +10,9 @@ use serde::{
 };
 use serde_json::{Value, json};
 
-use super::{Section, Short};
+use super::{Section, Shorthand};
 use crate::{
-    shapes::{Entry, Off, OrOff, Txt, free_keys, one_or_many},
+    shapes::{NamedEntry, Off, OrOff, Text, free_keys, one_or_many},
     text::Unit,
 };
 
@@ -83,7 +83,7 @@ impl<S: Section> Show<S> for NestedOrShort {
 
 impl<S: Section + JsonSchema> Notation<S> for NestedOrShort {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = generator.subschema_for::<Short<S>>();
+        let mut schema = generator.subschema_for::<Shorthand<S>>();
         schema.remove("x-at");
         schema
     }
@@ -119,24 +119,24 @@ impl<U: Unit> Show<U::Value> for U {
 
 impl<U: Unit> Notation<U::Value> for U {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<Txt<U>>()
+        generator.subschema_for::<Text<U>>()
     }
 
     fn read(value: Value) -> serde_json::Result<U::Value> {
-        serde_json::from_value::<Txt<U>>(value).map(|text| text.0)
+        serde_json::from_value::<Text<U>>(value).map(|text| text.0)
     }
 }
 
 /// A key that may be left out, and then has no value.
-pub(crate) struct Maybe<N>(N);
+pub(crate) struct Optional<N>(N);
 
-impl<T, N: Show<T>> Show<Option<T>> for Maybe<N> {
+impl<T, N: Show<T>> Show<Option<T>> for Optional<N> {
     fn show(value: &Option<T>) -> Value {
         value.as_ref().map_or(Value::Null, N::show)
     }
 }
 
-impl<T, N: Notation<T>> Notation<Option<T>> for Maybe<N> {
+impl<T, N: Notation<T>> Notation<Option<T>> for Optional<N> {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         N::schema(generator)
     }
@@ -186,15 +186,15 @@ impl Notation<Arc<[u8]>> for AnyText {
 }
 
 /// A status of HTTP, as its number.
-pub(crate) struct Status;
+pub(crate) struct StatusNumber;
 
-impl Show<StatusCode> for Status {
+impl Show<StatusCode> for StatusNumber {
     fn show(value: &StatusCode) -> Value {
         value.as_u16().into()
     }
 }
 
-impl Notation<StatusCode> for Status {
+impl Notation<StatusCode> for StatusNumber {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<u16>()
     }
@@ -252,15 +252,15 @@ impl<S: HasOff + JsonSchema> Notation<S> for NestedOrOff {
 }
 
 /// A value that is kept once and shared by all its users.
-pub(crate) struct Shared<N>(N);
+pub(crate) struct SharedValue<N>(N);
 
-impl<T, N: Show<T>> Show<Arc<T>> for Shared<N> {
+impl<T, N: Show<T>> Show<Arc<T>> for SharedValue<N> {
     fn show(value: &Arc<T>) -> Value {
         N::show(value)
     }
 }
 
-impl<T, N: Notation<T>> Notation<Arc<T>> for Shared<N> {
+impl<T, N: Notation<T>> Notation<Arc<T>> for SharedValue<N> {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         N::schema(generator)
     }
@@ -294,8 +294,8 @@ impl<K: Unit, T, N: Notation<T>> Notation<Vec<(K::Value, T)>> for Pairs<K, N> {
     }
 
     fn read(value: Value) -> serde_json::Result<Vec<(K::Value, T)>> {
-        let entries: Vec<Entry<Value>> = serde_json::from_value(value)?;
-        let pair = |entry: Entry<Value>| {
+        let entries: Vec<NamedEntry<Value>> = serde_json::from_value(value)?;
+        let pair = |entry: NamedEntry<Value>| {
             let key = K::parse(&entry.key).map_err(|wrong| de::Error::custom(wrong.what))?;
             Ok((key, N::read(entry.value)?))
         };
@@ -304,7 +304,7 @@ impl<K: Unit, T, N: Notation<T>> Notation<Vec<(K::Value, T)>> for Pairs<K, N> {
 }
 
 /// Sections by the names that the user gave them. `build` makes them from what the file gives.
-pub(crate) struct Named;
+pub(crate) struct NamedSections;
 
 /// A section whose key in the file is a name that the user chose.
 pub(crate) trait HasName: Section {
@@ -312,7 +312,7 @@ pub(crate) trait HasName: Section {
     fn name(&self) -> &str;
 }
 
-impl<S: HasName> Show<Vec<S>> for Named {
+impl<S: HasName> Show<Vec<S>> for NamedSections {
     fn show(value: &Vec<S>) -> Value {
         Value::Object(
             value.iter().map(|section| (section.name().to_owned(), Nested::show(section))).collect(),

@@ -1,9 +1,9 @@
 //! Texts of access rules: identities and networks.
 
-use super::{Wrong, address, header, pattern, wrong};
+use super::{NotationError, address, header, pattern, wrong};
 use crate::model::{AccessHost, AddressMatch, IdentityMatch, TokenPlace};
 
-pub(super) fn identity(text: &str) -> Result<IdentityMatch, Wrong> {
+pub(super) fn identity(text: &str) -> Result<IdentityMatch, NotationError> {
     if text == "*" {
         return Ok(IdentityMatch::Verified);
     }
@@ -11,14 +11,14 @@ pub(super) fn identity(text: &str) -> Result<IdentityMatch, Wrong> {
 }
 
 /// A host as routes have it, or an expression for the text of `Host`.
-pub(super) fn host(text: &str) -> Result<AccessHost, Wrong> {
+pub(super) fn host(text: &str) -> Result<AccessHost, NotationError> {
     match text.strip_prefix('~') {
         Some(regex) => pattern::anchored(regex).map(|regex| AccessHost::Text(regex.into())),
         None => pattern::host(text).map(AccessHost::Name),
     }
 }
 
-pub(super) fn network(text: &str) -> Result<AddressMatch, Wrong> {
+pub(super) fn network(text: &str) -> Result<AddressMatch, NotationError> {
     match address::ranges(text)?.as_slice() {
         // An IPv4 address that is mapped into IPv6 is compared as IPv4: such a network would match nothing.
         [range] if range.network.to_canonical() != range.network => {
@@ -29,7 +29,7 @@ pub(super) fn network(text: &str) -> Result<AddressMatch, Wrong> {
     }
 }
 
-pub(super) fn token_place(text: &str) -> Result<TokenPlace, Wrong> {
+pub(super) fn token_place(text: &str) -> Result<TokenPlace, NotationError> {
     const HELP: &str = "`header:NAME`, `cookie:NAME` or `query:NAME`";
     let word = |name: &str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))

@@ -5,11 +5,11 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Wrong, wrong};
+use super::{NotationError, wrong};
 use crate::model::{AddressMatch, Bind, Name};
 
 /// A host name in lower case, without its final dot, or an IP address (IPv6 without brackets).
-pub(super) fn host_name(text: &str) -> Result<Name, Wrong> {
+pub(super) fn host_name(text: &str) -> Result<Name, NotationError> {
     if text.parse::<IpAddr>().is_ok() {
         return Ok(text.into());
     }
@@ -35,8 +35,8 @@ pub(super) fn host_name(text: &str) -> Result<Name, Wrong> {
 }
 
 /// `HOST:PORT`, `[IPV6]:PORT`, or either without its port. The host keeps no brackets.
-pub(super) fn split_port(text: &str) -> Result<(&str, Option<u16>), Wrong> {
-    let port = |digits: &str| -> Result<u16, Wrong> {
+pub(super) fn split_port(text: &str) -> Result<(&str, Option<u16>), NotationError> {
+    let port = |digits: &str| -> Result<u16, NotationError> {
         match digits.parse::<u16>() {
             Ok(port) if digits.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
             _ => wrong(format!("`{digits}` isn't a port"), "a port is a number from 0 to 65535"),
@@ -64,7 +64,7 @@ pub(super) fn split_port(text: &str) -> Result<(&str, Option<u16>), Wrong> {
     }
 }
 
-pub(super) fn binds(text: &str) -> Result<Vec<Bind>, Wrong> {
+pub(super) fn binds(text: &str) -> Result<Vec<Bind>, NotationError> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(vec![Bind::Unix { path: unix_path(path)?, mode: Bind::UNIX_MODE }]);
     }
@@ -77,7 +77,7 @@ pub(super) fn binds(text: &str) -> Result<Vec<Bind>, Wrong> {
     Ok(socket_addresses(text)?.into_iter().map(Bind::Tcp).collect())
 }
 
-fn socket_addresses(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
+fn socket_addresses(text: &str) -> Result<Vec<SocketAddr>, NotationError> {
     let (host, port) = split_port(text)?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some(port) = port else {
@@ -112,7 +112,7 @@ fn socket_addresses(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-pub(super) fn unix_path(text: &str) -> Result<PathBuf, Wrong> {
+pub(super) fn unix_path(text: &str) -> Result<PathBuf, NotationError> {
     let path = match text.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,
         Some(_) => return wrong("{} names a host", "such as `unix:/run/app.sock` or `unix:///run/app.sock`"),
@@ -131,14 +131,14 @@ pub(super) fn unix_path(text: &str) -> Result<PathBuf, Wrong> {
     Ok(path.into())
 }
 
-pub(super) fn metrics(text: &str) -> Result<Option<SocketAddr>, Wrong> {
+pub(super) fn metrics(text: &str) -> Result<Option<SocketAddr>, NotationError> {
     if text == "off" {
         return Ok(None);
     }
     socket_addresses(text).map(|addresses| addresses.into_iter().next())
 }
 
-pub(super) fn admin(text: &str) -> Result<Option<Bind>, Wrong> {
+pub(super) fn admin(text: &str) -> Result<Option<Bind>, NotationError> {
     if text == "off" {
         return Ok(None);
     }
@@ -156,7 +156,7 @@ pub(super) fn admin(text: &str) -> Result<Option<Bind>, Wrong> {
     }
 }
 
-pub(super) fn dns_server(text: &str) -> Result<SocketAddr, Wrong> {
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, NotationError> {
     if let Ok(address) = text.parse() {
         return Ok(SocketAddr::new(address, 53));
     }
@@ -167,14 +167,14 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, Wrong> {
     }
 }
 
-pub(super) fn ip(text: &str) -> Result<IpAddr, Wrong> {
+pub(super) fn ip(text: &str) -> Result<IpAddr, NotationError> {
     match text.parse() {
         Ok(address) => Ok(address),
         Err(_) => wrong("{} isn't an IP address", "such as `10.0.0.7` or `fd00::7`"),
     }
 }
 
-pub(super) fn ranges(text: &str) -> Result<Vec<AddressMatch>, Wrong> {
+pub(super) fn ranges(text: &str) -> Result<Vec<AddressMatch>, NotationError> {
     let (range, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((network, rest)) => match rest.split_once(':') {
             Some((more, port)) => (format!("{network}{more}"), Some(port)),

@@ -4,13 +4,13 @@ use std::fmt;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::{Wrong, wrong};
+use super::{NotationError, wrong};
 use crate::{
-    model::{HeaderMatch, Name, Part, Template, Variable},
+    model::{HeaderMatch, Name, Template, TemplatePart, Variable},
     suggest,
 };
 
-pub(super) fn name(text: &str) -> Result<HeaderName, Wrong> {
+pub(super) fn name(text: &str) -> Result<HeaderName, NotationError> {
     if text.starts_with(':') {
         return wrong("{} is a pseudo-header", "match `host`, `path` and `method`, change `rewrite` instead");
     }
@@ -21,11 +21,11 @@ pub(super) fn name(text: &str) -> Result<HeaderName, Wrong> {
 }
 
 /// A header's name that is a part of another text.
-pub(super) fn name_in(text: &str) -> Result<HeaderName, Wrong> {
+pub(super) fn name_in(text: &str) -> Result<HeaderName, NotationError> {
     name(text).map_err(|wrong| wrong.of(text))
 }
 
-pub(super) fn names(text: &str) -> Result<HeaderMatch, Wrong> {
+pub(super) fn names(text: &str) -> Result<HeaderMatch, NotationError> {
     let Some(begin) = text.strip_suffix('*') else {
         return name(text).map(HeaderMatch::Exact);
     };
@@ -39,8 +39,8 @@ pub(super) fn names(text: &str) -> Result<HeaderMatch, Wrong> {
 pub(super) fn template_parts<P>(
     text: &str,
     literal: impl Fn(Name) -> P,
-    named: impl Fn(&str) -> Result<P, Wrong>,
-) -> Result<Vec<P>, Wrong> {
+    named: impl Fn(&str) -> Result<P, NotationError>,
+) -> Result<Vec<P>, NotationError> {
     let mut parts = Vec::new();
     let mut plain = String::new();
     let mut rest = text;
@@ -70,10 +70,10 @@ pub(super) fn template_parts<P>(
     Ok(parts)
 }
 
-pub(super) fn template(text: &str) -> Result<Template, Wrong> {
-    let parts = template_parts(text, Part::Text, |name| variable(name).map(Part::Variable))?;
+pub(super) fn template(text: &str) -> Result<Template, NotationError> {
+    let parts = template_parts(text, TemplatePart::Text, |name| variable(name).map(TemplatePart::Variable))?;
     for part in &parts {
-        if let Part::Text(text) = part
+        if let TemplatePart::Text(text) = part
             && HeaderValue::from_str(text).is_err()
         {
             return wrong(
@@ -105,7 +105,7 @@ pub(super) fn variable_words() -> impl Iterator<Item = &'static str> + Clone {
     VARIABLES.iter().map(|(word, _)| *word)
 }
 
-fn variable(name: &str) -> Result<Variable, Wrong> {
+fn variable(name: &str) -> Result<Variable, NotationError> {
     if let Some((_, variable)) = VARIABLES.iter().find(|(word, _)| *word == name) {
         return Ok(variable.clone());
     }
@@ -136,14 +136,14 @@ impl fmt::Display for Variable {
     }
 }
 
-pub(super) fn media_type(text: &str) -> Result<HeaderValue, Wrong> {
+pub(super) fn media_type(text: &str) -> Result<HeaderValue, NotationError> {
     match HeaderValue::from_str(text) {
         Ok(value) if text.contains('/') => Ok(value),
         _ => wrong("{} isn't a content type", "such as `application/json`"),
     }
 }
 
-pub(super) fn method(text: &str) -> Result<Method, Wrong> {
+pub(super) fn method(text: &str) -> Result<Method, NotationError> {
     let upper = text.to_ascii_uppercase();
     if upper != text {
         return wrong("{} isn't a method", format!("methods are case-sensitive: `{upper}`?"));
@@ -155,7 +155,7 @@ pub(super) fn method(text: &str) -> Result<Method, Wrong> {
 mod tests {
     use super::*;
 
-    fn parts(text: &str) -> Vec<Part> {
+    fn parts(text: &str) -> Vec<TemplatePart> {
         template(text).unwrap().0
     }
 
@@ -164,14 +164,14 @@ mod tests {
         assert_eq!(
             parts("a %{request.host} 100%% %{capture.id}%"),
             [
-                Part::Text("a ".into()),
-                Part::Variable(Variable::Host),
-                Part::Text(" 100% ".into()),
-                Part::Variable(Variable::Capture("id".into())),
-                Part::Text("%".into()),
+                TemplatePart::Text("a ".into()),
+                TemplatePart::Variable(Variable::Host),
+                TemplatePart::Text(" 100% ".into()),
+                TemplatePart::Variable(Variable::Capture("id".into())),
+                TemplatePart::Text("%".into()),
             ]
         );
-        assert_eq!(parts("%%{route}"), [Part::Text("%{route}".into())]);
+        assert_eq!(parts("%%{route}"), [TemplatePart::Text("%{route}".into())]);
         assert_eq!(parts(""), []);
     }
 

@@ -17,21 +17,21 @@ pub(crate) use grammar::expand;
 pub(crate) use notations::*;
 pub(crate) use observe::OtlpUrl;
 pub(crate) use pattern::captures;
-pub(crate) use source::{Scheme, Source};
-pub(crate) use units::{Rate, Weight, show_duration, show_ratio, show_size, show_timeout};
+pub(crate) use source::{Scheme, UpstreamAddress};
+pub(crate) use units::{RequestRate, SplitWeight, show_duration, show_ratio, show_size, show_timeout};
 pub use words::has_requests;
 pub(crate) use words::{Authority, named_captures};
 
 /// Why a text can't be read.
 #[derive(Debug)]
-pub(crate) struct Wrong {
+pub(crate) struct NotationError {
     /// What is wrong; `{}` at the begin stands for the text itself.
     pub(crate) what: String,
     /// What would be right.
     pub(crate) help: String,
 }
 
-impl Wrong {
+impl NotationError {
     /// What is wrong with this text, as it is shown.
     pub(crate) fn message(&self, text: &str) -> String {
         // Any further braces belong to the user's text.
@@ -47,8 +47,8 @@ impl Wrong {
     }
 }
 
-pub(crate) fn wrong<T>(what: impl Into<String>, help: impl Into<String>) -> Result<T, Wrong> {
-    Err(Wrong { what: what.into(), help: help.into() })
+pub(crate) fn wrong<T>(what: impl Into<String>, help: impl Into<String>) -> Result<T, NotationError> {
+    Err(NotationError { what: what.into(), help: help.into() })
 }
 
 /// Which numbers of YAML are texts of a notation.
@@ -76,7 +76,7 @@ pub(crate) struct Syntax {
     /// Numbers that are such texts.
     pub(crate) numbers: Numbers,
     /// Reads a text, without its value.
-    pub(crate) check: fn(&str) -> Result<(), Wrong>,
+    pub(crate) check: fn(&str) -> Result<(), NotationError>,
 }
 
 impl Syntax {
@@ -87,17 +87,17 @@ impl Syntax {
 }
 
 /// A notation that is read from one text.
-pub(crate) trait Text {
+pub(crate) trait TextNotation {
     /// The value that the text stands for.
     type Value;
 
     const SYNTAX: Syntax;
 
-    fn parse(text: &str) -> Result<Self::Value, Wrong>;
+    fn parse(text: &str) -> Result<Self::Value, NotationError>;
 }
 
 /// A notation in which values of the model are shown, too.
-pub(crate) trait Unit: Text {
+pub(crate) trait Unit: TextNotation {
     fn show(value: &Self::Value) -> String;
 }
 

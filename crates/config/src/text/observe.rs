@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Wrong,
+    NotationError,
     address::{host_name, split_port},
     header::{name_in, template_parts},
     wrong,
@@ -18,7 +18,7 @@ use crate::{
     suggest,
 };
 
-pub(super) fn log_target(text: &str) -> Result<LogTarget, Wrong> {
+pub(super) fn log_target(text: &str) -> Result<LogTarget, NotationError> {
     Ok(match text {
         "off" => LogTarget::Off,
         "stdout" => LogTarget::Stdout,
@@ -36,7 +36,7 @@ pub(super) fn log_target(text: &str) -> Result<LogTarget, Wrong> {
     })
 }
 
-pub(super) fn syslog(text: &str) -> Result<SyslogTo, Wrong> {
+pub(super) fn syslog(text: &str) -> Result<SyslogTo, NotationError> {
     if let Some(path) = text.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         if path.is_empty() || path.contains('\0') || path.len() > 103 {
@@ -60,7 +60,7 @@ fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-pub(super) fn statuses(text: &str) -> Result<StatusRange, Wrong> {
+pub(super) fn statuses(text: &str) -> Result<StatusRange, NotationError> {
     let code = |text: &str| text.parse().ok().filter(|code| (100..=599).contains(code));
     let range = match (text.strip_suffix("xx"), text.split_once('-')) {
         (Some(class), _) => class
@@ -77,7 +77,7 @@ pub(super) fn statuses(text: &str) -> Result<StatusRange, Wrong> {
     }
 }
 
-pub(super) fn log_template(text: &str) -> Result<LogTemplate, Wrong> {
+pub(super) fn log_template(text: &str) -> Result<LogTemplate, NotationError> {
     if text.contains(['\n', '\r']) {
         return wrong("{} has more than one line", "each request is logged as one line");
     }
@@ -85,7 +85,7 @@ pub(super) fn log_template(text: &str) -> Result<LogTemplate, Wrong> {
     Ok(LogTemplate(parts))
 }
 
-fn field(name: &str) -> Result<LogField, Wrong> {
+fn field(name: &str) -> Result<LogField, NotationError> {
     if let Some(field) = LogField::of(name) {
         return Ok(field);
     }
@@ -119,7 +119,7 @@ pub(crate) struct OtlpUrl {
     pub(crate) path: Name,
 }
 
-pub(super) fn otlp(text: &str) -> Result<Option<OtlpUrl>, Wrong> {
+pub(super) fn otlp(text: &str) -> Result<Option<OtlpUrl>, NotationError> {
     if text == "off" {
         return Ok(None);
     }
@@ -138,7 +138,7 @@ pub(super) fn otlp(text: &str) -> Result<Option<OtlpUrl>, Wrong> {
     Ok(Some(OtlpUrl { tls, host: host_name(host)?, port, path: path.into() }))
 }
 
-pub(super) fn app_url(text: &str) -> Result<AppUrl, Wrong> {
+pub(super) fn app_url(text: &str) -> Result<AppUrl, NotationError> {
     let Some(rest) = text.strip_prefix("http://") else {
         return wrong("{} isn't a plain http URL", "such as `http://127.0.0.1:8080/status`");
     };
@@ -169,7 +169,7 @@ pub(super) fn app_url(text: &str) -> Result<AppUrl, Wrong> {
     Ok(AppUrl { address, authority: authority.into(), path: path.into() })
 }
 
-pub(super) fn app_path(text: &str) -> Result<Name, Wrong> {
+pub(super) fn app_path(text: &str) -> Result<Name, NotationError> {
     if matches!(text, "/" | "/metrics" | "/healthz" | "/readyz") {
         return wrong("{} is attache's own", "another path, such as `/app/health`");
     }
@@ -179,7 +179,7 @@ pub(super) fn app_path(text: &str) -> Result<Name, Wrong> {
     if right { Ok(text.into()) } else { wrong("{} isn't a path", "such as `/app/health`, without a query") }
 }
 
-pub(super) fn json_pointer(text: &str) -> Result<Name, Wrong> {
+pub(super) fn json_pointer(text: &str) -> Result<Name, NotationError> {
     if text.is_empty() || text.starts_with('/') {
         Ok(text.into())
     } else {
@@ -187,7 +187,7 @@ pub(super) fn json_pointer(text: &str) -> Result<Name, Wrong> {
     }
 }
 
-pub(super) fn metric_name(text: &str) -> Result<Name, Wrong> {
+pub(super) fn metric_name(text: &str) -> Result<Name, NotationError> {
     let right = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if !right {

@@ -6,13 +6,13 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::{Regex, RegexBuilder};
 
 use super::{
-    Wrong,
+    NotationError,
     address::{host_name, split_port},
     wrong,
 };
 use crate::model::{HostName, HostPattern, PathPattern, SanPattern, Segment, ValuePattern, attributes};
 
-pub(super) fn host(text: &str) -> Result<HostPattern, Wrong> {
+pub(super) fn host(text: &str) -> Result<HostPattern, NotationError> {
     if text.contains('/') {
         return wrong(
             "{} isn't a host",
@@ -45,7 +45,7 @@ pub(super) fn host(text: &str) -> Result<HostPattern, Wrong> {
 }
 
 /// A path to match.
-pub(super) fn path(text: &str) -> Result<PathPattern, Wrong> {
+pub(super) fn path(text: &str) -> Result<PathPattern, NotationError> {
     if let Some(regex) = text.strip_prefix('~') {
         return anchored(regex).map(|regex| PathPattern::Regex(regex.into()));
     }
@@ -92,7 +92,7 @@ pub(crate) fn captures(path: &PathPattern) -> Vec<&str> {
     }
 }
 
-fn path_characters(text: &str) -> Result<(), Wrong> {
+fn path_characters(text: &str) -> Result<(), NotationError> {
     if let Some((path, query)) = text.split_once('?') {
         let name = query.split('=').next().unwrap_or_default();
         return wrong("{} has a query", format!("`path: {path}` and `query: {{ {name}: … }}`"));
@@ -110,7 +110,7 @@ fn path_characters(text: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn template(text: &str) -> Result<Vec<Segment>, Wrong> {
+fn template(text: &str) -> Result<Vec<Segment>, NotationError> {
     let mut segments = Vec::new();
     let mut names: Vec<&str> = Vec::new();
     let mut parts = text.split('/').skip(1).peekable();
@@ -154,7 +154,7 @@ fn template(text: &str) -> Result<Vec<Segment>, Wrong> {
 
 /// A regular expression over a whole text. The size is bounded, since a pattern such as `(\w{1000}){1000}` would take
 /// all memory.
-pub(super) fn anchored(text: &str) -> Result<Regex, Wrong> {
+pub(super) fn anchored(text: &str) -> Result<Regex, NotationError> {
     // The expression alone first: `a)(b` would be right between our parentheses.
     let build = |text: &str| RegexBuilder::new(text).size_limit(1 << 20).build();
     match build(text).and_then(|_| build(&format!("^(?:{text})$"))).or_else(|error| {
@@ -176,7 +176,7 @@ pub(super) fn anchored(text: &str) -> Result<Regex, Wrong> {
 }
 
 /// The pattern, and whether it is inverted.
-pub(super) fn value(text: &str) -> Result<(ValuePattern, bool), Wrong> {
+pub(super) fn value(text: &str) -> Result<(ValuePattern, bool), NotationError> {
     let (not, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
     let value = if let Some(literal) = text.strip_prefix('=') {
         ValuePattern::Exact(literal.into())
@@ -200,7 +200,7 @@ pub(super) fn value(text: &str) -> Result<(ValuePattern, bool), Wrong> {
     Ok((value, not))
 }
 
-pub(super) fn san(text: &str) -> Result<SanPattern, Wrong> {
+pub(super) fn san(text: &str) -> Result<SanPattern, NotationError> {
     if let Some(subject) = text.strip_prefix("subject:") {
         return subject_pattern(subject);
     }
@@ -236,7 +236,7 @@ pub(super) fn san(text: &str) -> Result<SanPattern, Wrong> {
 }
 
 /// `CN=web,O=Shop`, as a distinguished name is written.
-fn subject_pattern(subject: &str) -> Result<SanPattern, Wrong> {
+fn subject_pattern(subject: &str) -> Result<SanPattern, NotationError> {
     let whole = |(kind, value): (&str, &str)| {
         let inner = value.strip_prefix('*').unwrap_or(value);
         let inner = inner.strip_suffix('*').unwrap_or(inner);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::StatusCode;
 
-use super::{Wrong, header, show_duration, units, wrong};
+use super::{NotationError, header, show_duration, units, wrong};
 use crate::{
     model::{HedgeAfter, RetryOn},
     suggest,
@@ -31,7 +31,7 @@ pub(super) const GRPC: [&str; 17] = [
     "unauthenticated",
 ];
 
-pub(super) fn condition(text: &str) -> Result<RetryOn, Wrong> {
+pub(super) fn condition(text: &str) -> Result<RetryOn, NotationError> {
     if let Some(on) = RetryOn::of(text) {
         return Ok(on);
     }
@@ -83,14 +83,13 @@ impl fmt::Display for RetryOn {
     }
 }
 
-pub(super) fn hedge(text: &str) -> Result<Option<HedgeAfter>, Wrong> {
+pub(super) fn hedge(text: &str) -> Result<Option<HedgeAfter>, NotationError> {
     if text == "off" {
         return Ok(None);
     }
     let Some(percent) = text.strip_prefix('p') else {
-        return units::positive(text).map(|time| Some(HedgeAfter::Time(time))).map_err(|wrong| Wrong {
-            help: "a percentile such as `p95`, or a duration such as `50ms`".into(),
-            ..wrong
+        return units::positive(text).map(|time| Some(HedgeAfter::Time(time))).map_err(|wrong| {
+            NotationError { help: "a percentile such as `p95`, or a duration such as `50ms`".into(), ..wrong }
         });
     };
     let digits = percent.bytes().all(|b| b.is_ascii_digit() || b == b'.');

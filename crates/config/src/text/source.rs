@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use super::{
-    Wrong,
+    NotationError,
     address::{host_name, split_port, unix_path},
     wrong,
 };
-use crate::model::{KubernetesPort, KubernetesService, Target};
+use crate::model::{EndpointTarget, KubernetesPort, KubernetesService};
 
 /// The scheme of an upstream's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,16 +88,16 @@ const OF_OTHERS: &[(&[&str], &str)] = &[
 
 /// The address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum UpstreamAddress {
     Authority,
     OriginalDestination,
-    At(Scheme, Target),
+    At(Scheme, EndpointTarget),
 }
 
-pub(super) fn source(text: &str) -> Result<Source, Wrong> {
+pub(super) fn source(text: &str) -> Result<UpstreamAddress, NotationError> {
     match text {
-        "authority" => return Ok(Source::Authority),
-        "original-destination" => return Ok(Source::OriginalDestination),
+        "authority" => return Ok(UpstreamAddress::Authority),
+        "original-destination" => return Ok(UpstreamAddress::OriginalDestination),
         _ => {}
     }
     let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, rest)| {
@@ -129,7 +129,7 @@ pub(super) fn source(text: &str) -> Result<Source, Wrong> {
         let word = spoken.unwrap_or(kind);
         let near = crate::suggest::nearest(word, known).map(|near| format!("did you mean `{near}`?"));
         let other = OF_OTHERS.iter().find(|(theirs, _)| theirs.contains(&word));
-        Wrong {
+        NotationError {
             what: format!("the scheme `{scheme}` isn't known"),
             help: other.map(|(_, ours)| format!("`{word}` is written {ours}")).or(near).unwrap_or_else(
                 || "`http`, `https`, `h2c`, `tcp`, `tls`, `unix`, `srv` or `kubernetes`".into(),
@@ -141,9 +141,9 @@ pub(super) fn source(text: &str) -> Result<Source, Wrong> {
         None => Scheme::Open,
     };
     match kind {
-        "unix" => Ok(Source::At(spoken_scheme, Target::Unix(unix_path(rest)?))),
-        "srv" => srv(rest).map(|target| Source::At(spoken_scheme, target)),
-        "kubernetes" => kubernetes(rest).map(|target| Source::At(spoken_scheme, target)),
+        "unix" => Ok(UpstreamAddress::At(spoken_scheme, EndpointTarget::Unix(unix_path(rest)?))),
+        "srv" => srv(rest).map(|target| UpstreamAddress::At(spoken_scheme, target)),
+        "kubernetes" => kubernetes(rest).map(|target| UpstreamAddress::At(spoken_scheme, target)),
         _ if spoken.is_some() => Err(unknown()),
         kind => {
             let scheme = Scheme::of(kind).ok_or_else(unknown)?;
@@ -152,7 +152,7 @@ pub(super) fn source(text: &str) -> Result<Source, Wrong> {
     }
 }
 
-fn host_target(scheme: Scheme, rest: &str) -> Result<Source, Wrong> {
+fn host_target(scheme: Scheme, rest: &str) -> Result<UpstreamAddress, NotationError> {
     if rest.contains('@') {
         return wrong("{} has a user or password", "set an `authorization` header on the route instead");
     }
@@ -174,17 +174,17 @@ fn host_target(scheme: Scheme, rest: &str) -> Result<Source, Wrong> {
         return wrong("{} has no port", format!("`{}://{host}:PORT`", scheme.word()));
     };
     let target = if let Ok(address) = host.parse() {
-        Target::Ip(SocketAddr::new(address, port))
+        EndpointTarget::Ip(SocketAddr::new(address, port))
     } else {
         let name = host_name(host)?;
         // The final dot says that no search domain is tried: it is kept for the look-up.
         let host = if host.ends_with('.') { format!("{name}.").into() } else { name };
-        Target::Dns { host, port }
+        EndpointTarget::Dns { host, port }
     };
-    Ok(Source::At(scheme, target))
+    Ok(UpstreamAddress::At(scheme, target))
 }
 
-fn srv(rest: &str) -> Result<Target, Wrong> {
+fn srv(rest: &str) -> Result<EndpointTarget, NotationError> {
     let name = rest.strip_prefix("//").unwrap_or(rest);
     let labels: Vec<&str> = name.split('.').collect();
     let [service, protocol, _, ..] = labels.as_slice() else {
@@ -197,10 +197,10 @@ fn srv(rest: &str) -> Result<Target, Wrong> {
         return wrong("{} has a port", "the SRV record says the port");
     }
     let checked = host_name(name)?;
-    Ok(Target::Srv { name: if name.ends_with('.') { format!("{checked}.").into() } else { checked } })
+    Ok(EndpointTarget::Srv { name: if name.ends_with('.') { format!("{checked}.").into() } else { checked } })
 }
 
-fn kubernetes(rest: &str) -> Result<Target, Wrong> {
+fn kubernetes(rest: &str) -> Result<EndpointTarget, NotationError> {
     const FORM: &str = "`kubernetes://SERVICE.NAMESPACE:PORT`, such as `kubernetes://orders.shop:http`";
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -243,7 +243,7 @@ fn kubernetes(rest: &str) -> Result<Target, Wrong> {
             );
         }
     };
-    Ok(Target::Kubernetes(KubernetesService { name: name.into(), namespace: namespace.into(), port }))
+    Ok(EndpointTarget::Kubernetes(KubernetesService { name: name.into(), namespace: namespace.into(), port }))
 }
 
 /// A DNS label as Kubernetes' names are (RFC 1123 section 2.1, in lower case).
@@ -259,44 +259,57 @@ fn is_label(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn source(text: &str) -> Source {
+    fn source(text: &str) -> UpstreamAddress {
         super::source(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))
     }
 
     #[test]
     fn a_scheme_says_the_default_port() {
-        let dns = |host: &str, port| Target::Dns { host: host.into(), port };
-        assert_eq!(source("https://Orders.internal"), Source::At(Scheme::Https, dns("orders.internal", 443)));
-        assert_eq!(source("h2c://grpc:50051"), Source::At(Scheme::H2c, dns("grpc", 50051)));
-        assert_eq!(source("http://[::1]"), Source::At(Scheme::Http, Target::Ip("[::1]:80".parse().unwrap())));
-        assert_eq!(source("https://a.b.:1"), Source::At(Scheme::Https, dns("a.b.", 1)));
+        let dns = |host: &str, port| EndpointTarget::Dns { host: host.into(), port };
+        assert_eq!(
+            source("https://Orders.internal"),
+            UpstreamAddress::At(Scheme::Https, dns("orders.internal", 443))
+        );
+        assert_eq!(source("h2c://grpc:50051"), UpstreamAddress::At(Scheme::H2c, dns("grpc", 50051)));
+        assert_eq!(
+            source("http://[::1]"),
+            UpstreamAddress::At(Scheme::Http, EndpointTarget::Ip("[::1]:80".parse().unwrap()))
+        );
+        assert_eq!(source("https://a.b.:1"), UpstreamAddress::At(Scheme::Https, dns("a.b.", 1)));
         assert!(super::source("tcp://db").is_err());
     }
 
     #[test]
     fn unix_and_srv_may_say_what_is_spoken() {
-        let unix = || Target::Unix("/run/app.sock".into());
-        assert_eq!(source("unix:/run/app.sock"), Source::At(Scheme::Open, unix()));
-        assert_eq!(source("unix:///run/app.sock"), Source::At(Scheme::Open, unix()));
-        assert_eq!(source("unix+h2c:/run/app.sock"), Source::At(Scheme::H2c, unix()));
-        let srv = Target::Srv { name: "_a._tcp.b".into() };
-        assert_eq!(source("srv+https://_a._tcp.b"), Source::At(Scheme::Https, srv));
+        let unix = || EndpointTarget::Unix("/run/app.sock".into());
+        assert_eq!(source("unix:/run/app.sock"), UpstreamAddress::At(Scheme::Open, unix()));
+        assert_eq!(source("unix:///run/app.sock"), UpstreamAddress::At(Scheme::Open, unix()));
+        assert_eq!(source("unix+h2c:/run/app.sock"), UpstreamAddress::At(Scheme::H2c, unix()));
+        let srv = EndpointTarget::Srv { name: "_a._tcp.b".into() };
+        assert_eq!(source("srv+https://_a._tcp.b"), UpstreamAddress::At(Scheme::Https, srv));
     }
 
     #[test]
     fn a_service_of_kubernetes_has_a_namespace_and_a_port() {
         let service = |port| {
-            Target::Kubernetes(KubernetesService { name: "orders".into(), namespace: "shop".into(), port })
+            EndpointTarget::Kubernetes(KubernetesService {
+                name: "orders".into(),
+                namespace: "shop".into(),
+                port,
+            })
         };
         let named = || service(KubernetesPort::Name("http".into()));
-        assert_eq!(source("kubernetes://orders.shop:http"), Source::At(Scheme::Open, named()));
-        assert_eq!(source("kubernetes+https://orders.shop.svc:http/"), Source::At(Scheme::Https, named()));
+        assert_eq!(source("kubernetes://orders.shop:http"), UpstreamAddress::At(Scheme::Open, named()));
+        assert_eq!(
+            source("kubernetes+https://orders.shop.svc:http/"),
+            UpstreamAddress::At(Scheme::Https, named())
+        );
         assert_eq!(
             source("kubernetes://orders.shop.svc.cluster.local.:http"),
-            Source::At(Scheme::Open, named())
+            UpstreamAddress::At(Scheme::Open, named())
         );
         let numbered = service(KubernetesPort::Number(8080));
-        assert_eq!(source("kubernetes+tcp://orders.shop:8080"), Source::At(Scheme::Tcp, numbered));
+        assert_eq!(source("kubernetes+tcp://orders.shop:8080"), UpstreamAddress::At(Scheme::Tcp, numbered));
         for (text, help) in [
             ("kubernetes://orders.shop", "`kubernetes://orders.shop:PORT`"),
             ("kubernetes://orders.shop:", "PORT"),

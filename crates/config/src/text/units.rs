@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Wrong, wrong};
+use super::{NotationError, wrong};
 
 /// Longer ones are typing errors, and could overflow a clock.
 const MAX_DURATION: Duration = Duration::from_hours(366 * 24);
 
-pub(super) fn positive(text: &str) -> Result<Duration, Wrong> {
+pub(super) fn positive(text: &str) -> Result<Duration, NotationError> {
     if text == "off" {
         return wrong("this can't be switched off", "a duration such as `10s`");
     }
@@ -17,19 +17,19 @@ pub(super) fn positive(text: &str) -> Result<Duration, Wrong> {
     }
 }
 
-pub(super) fn window(text: &str) -> Result<Duration, Wrong> {
-    const SHORTEST: Duration = Duration::from_millis(10);
+pub(super) fn window(text: &str) -> Result<Duration, NotationError> {
+    const MIN: Duration = Duration::from_millis(10);
     match positive(text)? {
-        duration if duration < SHORTEST => wrong("{} is too short", "at least `10ms`"),
+        duration if duration < MIN => wrong("{} is too short", "at least `10ms`"),
         duration => Ok(duration),
     }
 }
 
-pub(super) fn timeout(text: &str) -> Result<Duration, Wrong> {
+pub(super) fn timeout(text: &str) -> Result<Duration, NotationError> {
     if text == "off" { Ok(Duration::ZERO) } else { duration(text) }
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
+pub(super) fn duration(text: &str) -> Result<Duration, NotationError> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -37,7 +37,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
         let number = text.trim_start_matches(['-', '+']);
         return wrong("{} has no unit", format!("`{number}s` or `{number}ms`?"));
     }
-    let bad = || Wrong {
+    let bad = || NotationError {
         what: "{} isn't a duration".into(),
         help: "such as `250ms`, `2s`, `1m30s` or `2h`".into(),
     };
@@ -102,12 +102,13 @@ pub(crate) fn show_timeout(duration: Duration) -> String {
     if duration.is_zero() { "off".into() } else { show_duration(duration) }
 }
 
-pub(super) fn window_size(text: &str) -> Result<u32, Wrong> {
+pub(super) fn window_size(text: &str) -> Result<u32, NotationError> {
     size(text, 65_535, (1 << 31) - 1).map(|size| size as u32)
 }
 
-pub(super) fn size(text: &str, low: u64, high: u64) -> Result<usize, Wrong> {
-    let bad = || Wrong { what: "{} isn't a size".into(), help: "such as `64KiB`, `1MiB` or `1MB`".into() };
+pub(super) fn size(text: &str, low: u64, high: u64) -> Result<usize, NotationError> {
+    let bad =
+        || NotationError { what: "{} isn't a size".into(), help: "such as `64KiB`, `1MiB` or `1MB`".into() };
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim_start();
@@ -151,8 +152,8 @@ pub(crate) fn show_size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-pub(super) fn ratio(text: &str) -> Result<f64, Wrong> {
-    let bad = || Wrong { what: "{} isn't a ratio".into(), help: "such as `20%` or `0.2`".into() };
+pub(super) fn ratio(text: &str) -> Result<f64, NotationError> {
+    let bad = || NotationError { what: "{} isn't a ratio".into(), help: "such as `20%` or `0.2`".into() };
     let value = match text.strip_suffix('%') {
         Some(number) => decimal(number).ok_or_else(bad)? / 100.0,
         None => decimal(text).ok_or_else(bad)?,
@@ -171,20 +172,20 @@ pub(crate) fn show_ratio(ratio: f64) -> String {
 
 /// A weight in a split.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Weight {
+pub(crate) enum SplitWeight {
     Percent(f64),
     Plain(u32),
 }
 
-pub(super) fn weight(text: &str) -> Result<Weight, Wrong> {
+pub(super) fn weight(text: &str) -> Result<SplitWeight, NotationError> {
     let bad = "`95%`, or a whole number as a relative weight up to 1000000";
     match text.strip_suffix('%') {
         Some(number) => match decimal(number) {
-            Some(percent) if percent <= 100.0 => Ok(Weight::Percent(percent)),
+            Some(percent) if percent <= 100.0 => Ok(SplitWeight::Percent(percent)),
             _ => wrong("{} isn't a percentage", "from `0%` to `100%`"),
         },
         None => match text.parse::<u32>() {
-            Ok(weight) if weight <= 1_000_000 => Ok(Weight::Plain(weight)),
+            Ok(weight) if weight <= 1_000_000 => Ok(SplitWeight::Plain(weight)),
             _ => wrong("{} isn't a weight", bad),
         },
     }
@@ -192,12 +193,12 @@ pub(super) fn weight(text: &str) -> Result<Weight, Wrong> {
 
 /// Requests in a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub(crate) struct RequestRate {
     pub(crate) requests: u32,
     pub(crate) per: Duration,
 }
 
-pub(super) fn rate(text: &str) -> Result<Rate, Wrong> {
+pub(super) fn rate(text: &str) -> Result<RequestRate, NotationError> {
     let help = "requests in a second, minute or hour: `100/s`, `5000/m` or `100000/h`";
     let Some((requests, unit)) = text.split_once('/') else {
         return wrong("{} isn't a rate", help);
@@ -209,7 +210,7 @@ pub(super) fn rate(text: &str) -> Result<Rate, Wrong> {
         _ => return wrong("{} isn't a rate", help),
     };
     match requests.parse::<u32>() {
-        Ok(requests @ 1..) => Ok(Rate { requests, per: Duration::from_secs(per) }),
+        Ok(requests @ 1..) => Ok(RequestRate { requests, per: Duration::from_secs(per) }),
         _ => wrong("{} isn't a rate", help),
     }
 }

@@ -2,10 +2,10 @@
 
 use http::Method;
 
-use super::{Wrong, header, pattern::anchored, wrong};
+use super::{NotationError, header, pattern::anchored, wrong};
 use crate::model::{MediaTypes, OriginPattern};
 
-pub(super) fn origin(text: &str) -> Result<OriginPattern, Wrong> {
+pub(super) fn origin(text: &str) -> Result<OriginPattern, NotationError> {
     const HELP: &str = "scheme, host and, where it isn't the scheme's, port: `https://shop.test`";
     if text == "*" {
         return Ok(OriginPattern::Any);
@@ -60,11 +60,11 @@ pub(super) fn origin(text: &str) -> Result<OriginPattern, Wrong> {
     })
 }
 
-pub(super) fn method_or_all(text: &str) -> Result<Option<Method>, Wrong> {
+pub(super) fn method_or_all(text: &str) -> Result<Option<Method>, NotationError> {
     if text == "*" { Ok(None) } else { header::method(text).map(Some) }
 }
 
-pub(super) fn media_types(text: &str) -> Result<MediaTypes, Wrong> {
+pub(super) fn media_types(text: &str) -> Result<MediaTypes, NotationError> {
     let text = text.to_ascii_lowercase();
     let right =
         |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+/".contains(&byte));
@@ -82,7 +82,7 @@ pub(super) fn media_types(text: &str) -> Result<MediaTypes, Wrong> {
     }
 }
 
-pub(super) fn star(text: &str) -> Result<(), Wrong> {
+pub(super) fn star(text: &str) -> Result<(), NotationError> {
     if text == "*" { Ok(()) } else { wrong("{} isn't `*`", "`*`") }
 }
 

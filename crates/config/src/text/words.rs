@@ -8,13 +8,13 @@ use base64::{
 };
 
 use super::{
-    Wrong,
+    NotationError,
     address::{host_name, split_port},
     header, wrong,
 };
 use crate::model::{HashKey, HostRewrite, LimitKey, Name};
 
-pub(super) fn label(text: &str) -> Result<Name, Wrong> {
+pub(super) fn label(text: &str) -> Result<Name, NotationError> {
     let right = text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.len() <= 100
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
@@ -30,7 +30,7 @@ pub(super) fn label(text: &str) -> Result<Name, Wrong> {
     }
 }
 
-pub(super) fn word(text: &str) -> Result<Name, Wrong> {
+pub(super) fn word(text: &str) -> Result<Name, NotationError> {
     if text.is_empty() {
         wrong("this text is empty", "write at least one character")
     } else {
@@ -39,7 +39,7 @@ pub(super) fn word(text: &str) -> Result<Name, Wrong> {
 }
 
 /// A protocol of `Upgrade` (RFC 9110 section 7.8), in lower case.
-pub(super) fn upgrade(text: &str) -> Result<Name, Wrong> {
+pub(super) fn upgrade(text: &str) -> Result<Name, NotationError> {
     const SIGNS: &[u8] = b"!#$%&'*+-.^_`|~";
     let token = |text: &str| {
         !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || SIGNS.contains(&b))
@@ -77,7 +77,7 @@ pub fn has_requests(name: &str) -> bool {
     ["h2c", "h2", "http", "https", "tls"].iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
-pub(super) fn user(text: &str) -> Result<Name, Wrong> {
+pub(super) fn user(text: &str) -> Result<Name, NotationError> {
     // RFC 7617 section 2.
     if text.is_empty() || text.contains(|c: char| c == ':' || c.is_control()) {
         return wrong("{} isn't a user", "a name without a colon");
@@ -85,11 +85,11 @@ pub(super) fn user(text: &str) -> Result<Name, Wrong> {
     Ok(text.into())
 }
 
-pub(super) fn secret(text: &str) -> Result<Name, Wrong> {
+pub(super) fn secret(text: &str) -> Result<Name, NotationError> {
     // 16 bytes in hex, 24 in base64: fewer characters can be guessed.
-    const SHORTEST: usize = 32;
+    const MIN_BYTES: usize = 32;
     // No message shows the text itself.
-    if text.len() < SHORTEST {
+    if text.len() < MIN_BYTES {
         return wrong(
             "this secret is shorter than 32 characters",
             "`openssl rand -base64 32 > FILE` makes one, and `!file FILE` reads it",
@@ -98,7 +98,7 @@ pub(super) fn secret(text: &str) -> Result<Name, Wrong> {
     Ok(text.into())
 }
 
-pub(super) fn file(text: &str) -> Result<PathBuf, Wrong> {
+pub(super) fn file(text: &str) -> Result<PathBuf, NotationError> {
     if text.contains("-----BEGIN") {
         return wrong("this is the text of a certificate or key", "the path of the file that holds it");
     }
@@ -108,7 +108,7 @@ pub(super) fn file(text: &str) -> Result<PathBuf, Wrong> {
     Ok(text.into())
 }
 
-pub(super) fn pem(text: &str) -> Result<Name, Wrong> {
+pub(super) fn pem(text: &str) -> Result<Name, NotationError> {
     if text.contains("-----BEGIN CERTIFICATE-----") {
         Ok(text.into())
     } else {
@@ -119,7 +119,7 @@ pub(super) fn pem(text: &str) -> Result<Name, Wrong> {
     }
 }
 
-pub(super) fn socket_mode(text: &str) -> Result<u32, Wrong> {
+pub(super) fn socket_mode(text: &str) -> Result<u32, NotationError> {
     match u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => wrong("{} isn't a file mode", "octal, such as `0660`"),
@@ -127,21 +127,21 @@ pub(super) fn socket_mode(text: &str) -> Result<u32, Wrong> {
 }
 
 /// A host name or IP address.
-pub(super) fn host(text: &str) -> Result<Name, Wrong> {
+pub(super) fn host(text: &str) -> Result<Name, NotationError> {
     if text.contains(':') && text.parse::<std::net::IpAddr>().is_err() {
         return wrong("{} isn't a host name", "the name alone, without scheme and port");
     }
     host_name(text)
 }
 
-pub(super) fn host_and_port(text: &str) -> Result<Name, Wrong> {
+pub(super) fn host_and_port(text: &str) -> Result<Name, NotationError> {
     let (host, port) = split_port(text)?;
     let name = host_name(host)?;
     let name = if name.contains(':') { format!("[{name}]") } else { name.to_string() };
     Ok(port.map_or_else(|| name.clone(), |port| format!("{name}:{port}")).into())
 }
 
-pub(super) fn host_rewrite(text: &str) -> Result<HostRewrite, Wrong> {
+pub(super) fn host_rewrite(text: &str) -> Result<HostRewrite, NotationError> {
     Ok(match text {
         "upstream" => HostRewrite::Upstream,
         "preserve" | "keep" => HostRewrite::Preserve,
@@ -149,14 +149,14 @@ pub(super) fn host_rewrite(text: &str) -> Result<HostRewrite, Wrong> {
     })
 }
 
-pub(super) fn redirect_scheme(text: &str) -> Result<Name, Wrong> {
+pub(super) fn redirect_scheme(text: &str) -> Result<Name, NotationError> {
     match text {
         "http" | "https" => Ok(text.into()),
         _ => wrong("{} isn't a scheme of a redirect", "`http` or `https`"),
     }
 }
 
-pub(super) fn path(text: &str) -> Result<Name, Wrong> {
+pub(super) fn path(text: &str) -> Result<Name, NotationError> {
     if !text.starts_with(['/', '{']) {
         return wrong("{} isn't a path", format!("a path begins with `/`: `/{text}`?"));
     }
@@ -193,9 +193,9 @@ pub(crate) fn named_captures(text: &str) -> Option<Vec<&str>> {
     if rest.contains('}') { None } else { Some(names) }
 }
 
-pub(super) fn octets(text: &str) -> Result<Arc<[u8]>, Wrong> {
+pub(super) fn octets(text: &str) -> Result<Arc<[u8]>, NotationError> {
     // A health check sends and expects only short messages.
-    const MOST: usize = 4096;
+    const BYTE_LIMIT: usize = 4096;
     let bytes = match text.strip_prefix("hex:") {
         None => text.as_bytes().to_vec(),
         Some(digits) => match decode_hex(digits) {
@@ -207,12 +207,14 @@ pub(super) fn octets(text: &str) -> Result<Arc<[u8]>, Wrong> {
     };
     match bytes.len() {
         0 => wrong("there are no bytes here", "text, or `hex:` and hexadecimal digits"),
-        MOST.. => wrong("these are more than 4095 bytes", "a health check sends and expects short messages"),
+        BYTE_LIMIT.. => {
+            wrong("these are more than 4095 bytes", "a health check sends and expects short messages")
+        }
         _ => Ok(bytes.into()),
     }
 }
 
-pub(super) fn hash_key(text: &str) -> Result<HashKey, Wrong> {
+pub(super) fn hash_key(text: &str) -> Result<HashKey, NotationError> {
     Ok(match text {
         "source" => HashKey::Source,
         "path" => HashKey::Path,
@@ -229,7 +231,7 @@ pub(super) fn hash_key(text: &str) -> Result<HashKey, Wrong> {
     })
 }
 
-pub(super) fn limit_key(text: &str) -> Result<LimitKey, Wrong> {
+pub(super) fn limit_key(text: &str) -> Result<LimitKey, NotationError> {
     Ok(match text {
         "route" => LimitKey::Route,
         "client" => LimitKey::Client,
@@ -251,7 +253,7 @@ pub(crate) enum Authority {
     File(PathBuf),
 }
 
-pub(super) fn authority(text: &str) -> Result<Authority, Wrong> {
+pub(super) fn authority(text: &str) -> Result<Authority, NotationError> {
     match text {
         "system" => Ok(Authority::System),
         "spiffe" => Ok(Authority::Spiffe),
@@ -267,7 +269,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-pub(super) fn pin(text: &str) -> Result<[u8; 32], Wrong> {
+pub(super) fn pin(text: &str) -> Result<[u8; 32], NotationError> {
     let bytes = match text.strip_prefix("sha256/") {
         // curl writes two slashes; one may also be the first of the 43 letters.
         Some(base64) => [Some(base64), base64.strip_prefix('/')]

@@ -184,7 +184,7 @@ fn a_file_tag_reads_the_file_and_never_shows_it() {
     let route = "listeners: { a: { bind: ':1', to: x, routes: [{ to: x, match: { host: h }, headers: { request: { set: { authorization: !file secret } } } }] } }";
     let config = load(&format!("{route}\nupstreams: {{ x: http://x }}")).unwrap();
     let (_, template) = &config.listeners[0].routes[0].request_headers.set[0];
-    assert_eq!(template.0, [Part::Text("s3cret".into())]);
+    assert_eq!(template.0, [TemplatePart::Text("s3cret".into())]);
     let found = load("workers: !file secret\nupstreams: { x: http://x }").unwrap_err().to_string();
     assert!(found.contains("the file's content") && !found.contains("s3cret"), "{found}");
     assert!(load("workers: !file missing\nupstreams: { x: http://x }").is_err());

@@ -105,7 +105,7 @@ upstreams:
     assert_eq!((rate.limit, rate.share), (10 << 10, 0.05));
     let probe = &config.upstreams[0].health_check.as_ref().unwrap().probe;
     let expect = vec![(*b"+PONG").into(), (*b"\r\n").into()];
-    assert_eq!(*probe, Probe::Tcp { send: (*b"PING\r\n").into(), expect });
+    assert_eq!(*probe, HealthCheckKind::Tcp { send: (*b"PING\r\n").into(), expect });
     let breaker = config.upstreams[1].circuit_breaker.endpoint_failures.clone().unwrap();
     assert_eq!(breaker, FailureBreaker { consecutive: 4, ..FailureBreaker::default() });
 }

@@ -21,7 +21,7 @@
 //! | **earned:** DATA that was sent to the peer | 1 for each 256 bytes |
 //!
 //! If the costs exceed the credit, the rest is taken from a token bucket of the connection, which fills with time, and is also reported to
-//! the connection's [`Payer`].
+//! the connection's [`FloodPayer`].
 //! When the bucket is empty, the connection ends with GOAWAY(ENHANCE_YOUR_CALM).
 //! `docs/http2.md` has the cost of a flood for both sides.
 //! The clock is read once for each [`PART`] of a burst.
@@ -30,19 +30,19 @@ use std::fmt;
 
 use tokio::time::Instant;
 
-use crate::{Head, kind};
+use crate::{FrameHeader, kind};
 
 /// The handling of a payload below this size costs more than its bytes do.
 const SMALL: usize = 256;
 
 /// The most bytes that padding and its length add to a frame (RFC 9113 section 6.1).
-const MOST_PADDING: usize = 256;
+const MAX_PADDING: usize = 256;
 
 /// The part of a burst, in units, that may be spent before the bucket is updated.
 pub const PART: u64 = 100;
 
 const REQUEST: u64 = 200;
-const BYTES_FOR_ONE: usize = 256;
+const BYTES_PER_UNIT: usize = 256;
 
 /// So many small DATA frames cost as much as a PING. They are joined when they arrive, so one costs a few dozen instructions while a PING
 /// costs several hundred; and a well-behaved peer sends a hundred thousand of them in a second.
@@ -110,7 +110,7 @@ impl PricedEvent {
 
 /// What one connection may spend in addition to its credit.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct FloodLimits {
     /// Units per second; one unit is the price of a PING.
     pub rate: u64,
     /// Units at once.
@@ -126,12 +126,12 @@ pub struct TokenBucket {
 
 impl TokenBucket {
     /// A full bucket.
-    pub const fn full(bounds: Bounds, now: Instant) -> Self {
+    pub const fn full(bounds: FloodLimits, now: Instant) -> Self {
         Self { left: bounds.burst, since: now }
     }
 
     /// Adds the tokens for the time since the last call. Returns whether the bucket is full.
-    pub fn fill(&mut self, bounds: Bounds, now: Instant) -> bool {
+    pub fn fill(&mut self, bounds: FloodLimits, now: Instant) -> bool {
         let earned = (now.duration_since(self.since).as_millis() as u64).saturating_mul(bounds.rate) / 1000;
         if earned > 0 {
             self.left = self.left.saturating_add(earned).min(bounds.burst);
@@ -141,7 +141,7 @@ impl TokenBucket {
     }
 
     /// Takes this amount; false if the bucket has less.
-    pub fn spend(&mut self, amount: u64, bounds: Bounds, now: Instant) -> bool {
+    pub fn spend(&mut self, amount: u64, bounds: FloodLimits, now: Instant) -> bool {
         self.fill(bounds, now);
         let enough = self.left >= amount;
         self.left = self.left.saturating_sub(amount);
@@ -150,7 +150,7 @@ impl TokenBucket {
 }
 
 /// The peer that sends the frames.
-pub trait Payer: fmt::Debug {
+pub trait FloodPayer: fmt::Debug {
     /// Whether the peer is a server; then the requests are attache's.
     const IS_SERVER: bool;
 
@@ -175,19 +175,19 @@ pub trait Meter: fmt::Debug {
     ///
     /// # Errors
     /// The connection has spent more than it may, and must be ended.
-    fn received(&mut self, head: Head) -> Result<(), Flooded>;
+    fn received(&mut self, head: FrameHeader) -> Result<(), FloodLimitExceeded>;
 
     /// Charges for a reset that attache sends because the peer broke a rule.
     ///
     /// # Errors
     /// As [`received`](Self::received).
-    fn charged(&mut self) -> Result<(), Flooded>;
+    fn charged(&mut self) -> Result<(), FloodLimitExceeded>;
 
     /// Charges for a frame for a closed stream. Such a frame is read and dropped.
     ///
     /// # Errors
     /// As [`received`](Self::received).
-    fn late(&mut self, head: Head) -> Result<(), Flooded>;
+    fn late(&mut self, head: FrameHeader) -> Result<(), FloodLimitExceeded>;
 
     /// Notes that so many bytes of DATA were sent.
     fn sent(&mut self, bytes: usize);
@@ -198,7 +198,7 @@ pub trait Meter: fmt::Debug {
 
 /// The limit that a flood exceeded.
 #[derive(Clone, Debug)]
-pub struct Flooded {
+pub struct FloodLimitExceeded {
     what: PricedEvent,
     whose: &'static str,
     work: &'static str,
@@ -206,19 +206,19 @@ pub struct Flooded {
     key: &'static str,
 }
 
-impl fmt::Display for Flooded {
+impl fmt::Display for FloodLimitExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, whose, work, section, key } = self;
         write!(f, "too many {} on {whose} for the requests that were {work} ({section}.{key})", what.words())
     }
 }
 
-impl std::error::Error for Flooded {}
+impl std::error::Error for FloodLimitExceeded {}
 
 /// What one connection has spent and earned.
 #[derive(Debug)]
-pub struct Flood<P: Payer> {
-    bounds: Bounds,
+pub struct Flood<P: FloodPayer> {
+    bounds: FloodLimits,
     payer: P,
     /// Units that may be spent before the bucket is updated.
     left: u64,
@@ -234,9 +234,9 @@ pub struct Flood<P: Payer> {
     counts: [u64; PricedEvent::ALL.len()],
 }
 
-impl<P: Payer> Flood<P> {
+impl<P: FloodPayer> Flood<P> {
     /// The costs of a new connection.
-    pub fn new(bounds: Bounds, payer: P) -> Self {
+    pub fn new(bounds: FloodLimits, payer: P) -> Self {
         Self {
             own: TokenBucket::full(bounds, Instant::now()),
             left: bounds.burst / PART,
@@ -250,7 +250,7 @@ impl<P: Payer> Flood<P> {
         }
     }
 
-    fn charge(&mut self, what: PricedEvent) -> Result<(), Flooded> {
+    fn charge(&mut self, what: PricedEvent) -> Result<(), FloodLimitExceeded> {
         if let Some(count) = self.counts.get_mut(what as usize) {
             *count += 1;
         }
@@ -264,10 +264,10 @@ impl<P: Payer> Flood<P> {
     }
 
     /// Takes what was spent out of the credit and the bucket. An error if that is not enough.
-    fn settle(&mut self, next: u64) -> Result<(), Flooded> {
+    fn settle(&mut self, next: u64) -> Result<(), FloodLimitExceeded> {
         let part = (self.bounds.burst / PART).max(next);
         let (now, requests) = (Instant::now(), self.payer.requests());
-        let earned = (requests - self.requests) * REQUEST + (self.sent / BYTES_FOR_ONE) as u64;
+        let earned = (requests - self.requests) * REQUEST + (self.sent / BYTES_PER_UNIT) as u64;
         let unpaid = part.saturating_sub(earned);
         (self.requests, self.sent) = (requests, 0);
         // Unused credit fills the bucket, up to the size of a burst.
@@ -284,16 +284,16 @@ impl<P: Payer> Flood<P> {
         let cost = |what: &PricedEvent| counts.get(*what as usize).copied().unwrap_or(0) * what.price();
         let what = PricedEvent::ALL.into_iter().max_by_key(cost).unwrap_or(PricedEvent::Other);
         let work = if P::IS_SERVER { "sent" } else { "answered" };
-        Err(Flooded { what, whose, work, section: P::SECTION, key })
+        Err(FloodLimitExceeded { what, whose, work, section: P::SECTION, key })
     }
 }
 
-impl<P: Payer> Meter for Flood<P> {
-    fn received(&mut self, head: Head) -> Result<(), Flooded> {
+impl<P: FloodPayer> Meter for Flood<P> {
+    fn received(&mut self, head: FrameHeader) -> Result<(), FloodLimitExceeded> {
         let what = match head.kind {
             kind::DATA if head.ends_stream() => return Ok(()),
             kind::DATA if head.length == 0 => PricedEvent::EmptyData,
-            kind::DATA if head.length < SMALL || (head.is_padded() && head.length < SMALL + MOST_PADDING) => {
+            kind::DATA if head.length < SMALL || (head.is_padded() && head.length < SMALL + MAX_PADDING) => {
                 self.small += 1;
                 if self.small < SMALL_FOR_ONE {
                     return Ok(());
@@ -319,11 +319,11 @@ impl<P: Payer> Meter for Flood<P> {
         self.charge(what)
     }
 
-    fn charged(&mut self) -> Result<(), Flooded> {
+    fn charged(&mut self) -> Result<(), FloodLimitExceeded> {
         self.charge(PricedEvent::OurReset)
     }
 
-    fn late(&mut self, head: Head) -> Result<(), Flooded> {
+    fn late(&mut self, head: FrameHeader) -> Result<(), FloodLimitExceeded> {
         match head.kind {
             // They are charged when they are received.
             kind::HEADERS if P::IS_SERVER => Ok(()),
@@ -341,13 +341,13 @@ impl<P: Payer> Meter for Flood<P> {
     }
 }
 
-impl<P: Payer> Drop for Flood<P> {
+impl<P: FloodPayer> Drop for Flood<P> {
     fn drop(&mut self) {
         // The payer also counts the units spent since the last update, so that many short connections can't avoid its limit.
         let spent: u64 =
             PricedEvent::ALL.iter().zip(self.counts).map(|(what, count)| what.price() * count).sum();
         let requests = self.payer.requests() - self.requests;
-        let unpaid = spent.saturating_sub(requests * REQUEST + (self.sent / BYTES_FOR_ONE) as u64);
+        let unpaid = spent.saturating_sub(requests * REQUEST + (self.sent / BYTES_PER_UNIT) as u64);
         if unpaid * 10 > self.bounds.burst / PART {
             let _ = self.payer.spend(unpaid, Instant::now());
         }

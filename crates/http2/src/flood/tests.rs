@@ -3,14 +3,14 @@
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use super::*;
-use crate::Code;
+use crate::ErrorCode;
 
-const BOUNDS: Bounds = Bounds { rate: 1000, burst: 5000 };
+const BOUNDS: FloodLimits = FloodLimits { rate: 1000, burst: 5000 };
 
 #[derive(Debug, Default)]
-struct Client(Rc<Cell<u64>>);
+struct FloodingClient(Rc<Cell<u64>>);
 
-impl Payer for Client {
+impl FloodPayer for FloodingClient {
     const IS_SERVER: bool = false;
     const SECTION: &'static str = "http.limits";
 
@@ -20,9 +20,9 @@ impl Payer for Client {
 }
 
 #[derive(Debug, Default)]
-struct Server(Rc<Cell<u64>>);
+struct FloodingServer(Rc<Cell<u64>>);
 
-impl Payer for Server {
+impl FloodPayer for FloodingServer {
     const IS_SERVER: bool = true;
     const SECTION: &'static str = "pool";
 
@@ -31,16 +31,16 @@ impl Payer for Server {
     }
 }
 
-fn flood() -> (Flood<Client>, Rc<Cell<u64>>) {
+fn flood() -> (Flood<FloodingClient>, Rc<Cell<u64>>) {
     let answered: Rc<Cell<u64>> = Rc::default();
-    (Flood::new(BOUNDS, Client(answered.clone())), answered)
+    (Flood::new(BOUNDS, FloodingClient(answered.clone())), answered)
 }
 
-fn frame(kind: u8, length: usize) -> Head {
-    Head { length, kind, flags: 0, stream: 1 }
+fn frame(kind: u8, length: usize) -> FrameHeader {
+    FrameHeader { length, kind, flags: 0, stream: 1 }
 }
 
-fn until_the_end<P: Payer>(flood: &mut Flood<P>, head: Head) -> (u64, String) {
+fn until_the_end<P: FloodPayer>(flood: &mut Flood<P>, head: FrameHeader) -> (u64, String) {
     for n in 1..1_000_000 {
         if let Err(error) = flood.received(head) {
             return (n, error.to_string());
@@ -96,9 +96,9 @@ async fn window_updates_are_paid_for_by_what_was_sent() {
 async fn resets_of_ours_count_where_the_client_broke_a_rule() {
     let (mut flood, _) = flood();
     assert!((0..300).any(|_| flood.charged().is_err()));
-    assert!(Code::PROTOCOL_ERROR.blames() && Code::ENHANCE_YOUR_CALM.blames());
+    assert!(ErrorCode::PROTOCOL_ERROR.blames() && ErrorCode::ENHANCE_YOUR_CALM.blames());
     assert!(
-        ![Code::NO_ERROR, Code::INTERNAL_ERROR, Code::CANCEL, Code::CONNECT_ERROR]
+        ![ErrorCode::NO_ERROR, ErrorCode::INTERNAL_ERROR, ErrorCode::CANCEL, ErrorCode::CONNECT_ERROR]
             .iter()
             .any(|code| code.blames())
     );
@@ -106,7 +106,7 @@ async fn resets_of_ours_count_where_the_client_broke_a_rule() {
 
 #[tokio::test(start_paused = true)]
 async fn small_data_frames_cost_a_sixteenth_however_they_are_padded() {
-    let padded = Head { flags: 8, ..frame(kind::DATA, 500) };
+    let padded = FrameHeader { flags: 8, ..frame(kind::DATA, 500) };
     for head in [frame(kind::DATA, 1), frame(kind::DATA, 255), padded] {
         let (mut flood, _) = flood();
         let (n, words) = until_the_end(&mut flood, head);
@@ -123,7 +123,7 @@ async fn small_data_frames_cost_a_sixteenth_however_they_are_padded() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_to_a_ping_is_free_where_there_was_one() {
-    let pong = Head { flags: 1, ..frame(kind::PING, 8) };
+    let pong = FrameHeader { flags: 1, ..frame(kind::PING, 8) };
     let (mut asked, _) = flood();
     for _ in 0..100_000 {
         asked.asked();
@@ -138,8 +138,8 @@ async fn an_answer_to_a_ping_is_free_where_there_was_one() {
 async fn requests_and_what_is_bounded_elsewhere_are_not_counted_here() {
     let (mut flood, _) = flood();
     for _ in 0..100_000 {
-        flood.received(Head { flags: 1, ..frame(kind::SETTINGS, 0) }).unwrap();
-        flood.received(Head { flags: 1, ..frame(kind::DATA, 0) }).unwrap();
+        flood.received(FrameHeader { flags: 1, ..frame(kind::SETTINGS, 0) }).unwrap();
+        flood.received(FrameHeader { flags: 1, ..frame(kind::DATA, 0) }).unwrap();
         flood.received(frame(kind::HEADERS, 10)).unwrap();
         flood.received(frame(kind::CONTINUATION, 10)).unwrap();
     }
@@ -148,7 +148,7 @@ async fn requests_and_what_is_bounded_elsewhere_are_not_counted_here() {
 #[tokio::test(start_paused = true)]
 async fn a_servers_heads_are_paid_for_by_the_calls_that_were_sent() {
     let sent: Rc<Cell<u64>> = Rc::default();
-    let mut flood = Flood::new(BOUNDS, Server(sent.clone()));
+    let mut flood = Flood::new(BOUNDS, FloodingServer(sent.clone()));
     for _ in 0..100_000 {
         sent.set(sent.get() + 1);
         // 103, 200, trailers.

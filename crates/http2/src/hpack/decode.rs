@@ -1,27 +1,27 @@
 //! Reads header blocks.
 
-use super::{Field, TABLE, Tag, fixed, huffman, integer, table::Table};
+use super::{Field, TABLE, Tag, fixed, huffman, integer, table::DynamicTable};
 
 /// The block breaks a rule. The connection can't continue (section 2.2, RFC 9113 section 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Invalid;
+pub(crate) struct InvalidBlock;
 
 /// The table of one direction.
 #[derive(Debug)]
-pub(crate) struct Decoder {
-    table: Table,
+pub(crate) struct HpackDecoder {
+    table: DynamicTable,
     name: Vec<u8>,
     value: Vec<u8>,
 }
 
-impl Default for Decoder {
+impl Default for HpackDecoder {
     fn default() -> Self {
-        Self { table: Table::new(TABLE), name: Vec::new(), value: Vec::new() }
+        Self { table: DynamicTable::new(TABLE), name: Vec::new(), value: Vec::new() }
     }
 }
 
 /// Where the name of a literal field comes from.
-enum Named {
+enum NameSource {
     Fixed(Field<'static>),
     /// From an entry of the dynamic table.
     Entry(usize),
@@ -29,10 +29,10 @@ enum Named {
     New(Tag),
 }
 
-impl Decoder {
+impl HpackDecoder {
     #[cfg(test)]
     pub(super) fn with_table(most: usize) -> Self {
-        Self { table: Table::new(most), ..Self::default() }
+        Self { table: DynamicTable::new(most), ..Self::default() }
     }
 
     #[cfg(test)]
@@ -44,23 +44,27 @@ impl Decoder {
     ///
     /// # Errors
     /// The block is invalid. What follows it can't be read either.
-    pub(crate) fn decode(&mut self, mut rest: &[u8], mut each: impl FnMut(Field<'_>)) -> Result<(), Invalid> {
+    pub(crate) fn decode(
+        &mut self,
+        mut rest: &[u8],
+        mut each: impl FnMut(Field<'_>),
+    ) -> Result<(), InvalidBlock> {
         let mut begun = false;
         while let Some(first) = rest.first() {
             match first {
                 0x80.. => {
-                    let index = integer::read(&mut rest, 7).ok_or(Invalid)?;
-                    each(self.entry(index).ok_or(Invalid)?);
+                    let index = integer::read(&mut rest, 7).ok_or(InvalidBlock)?;
+                    each(self.entry(index).ok_or(InvalidBlock)?);
                 }
                 0x20..0x40 => {
                     // Section 4.2: a change of the size is allowed only before all fields.
                     let size = integer::read(&mut rest, 5).filter(|size| *size <= TABLE && !begun);
-                    self.table.resize(size.ok_or(Invalid)?);
+                    self.table.resize(size.ok_or(InvalidBlock)?);
                     continue;
                 }
-                0x40..0x80 => self.literal(&mut rest, 6, true, false, &mut each).ok_or(Invalid)?,
-                0x10..0x20 => self.literal(&mut rest, 4, false, true, &mut each).ok_or(Invalid)?,
-                _ => self.literal(&mut rest, 4, false, false, &mut each).ok_or(Invalid)?,
+                0x40..0x80 => self.literal(&mut rest, 6, true, false, &mut each).ok_or(InvalidBlock)?,
+                0x10..0x20 => self.literal(&mut rest, 4, false, true, &mut each).ok_or(InvalidBlock)?,
+                _ => self.literal(&mut rest, 4, false, false, &mut each).ok_or(InvalidBlock)?,
             }
             begun = true;
         }
@@ -91,27 +95,27 @@ impl Decoder {
         let named = match index.checked_sub(fixed::COUNT + 1) {
             _ if index == 0 => {
                 new = string(rest, &mut self.name)?;
-                Named::New(Tag::of(new))
+                NameSource::New(Tag::of(new))
             }
-            None => Named::Fixed(fixed::entry(index)?),
-            Some(back) => Named::Entry(back),
+            None => NameSource::Fixed(fixed::entry(index)?),
+            Some(back) => NameSource::Entry(back),
         };
         let value = string(rest, &mut self.value)?;
         match named {
-            Named::Entry(back) => {
+            NameSource::Entry(back) => {
                 let field = self.table.get(back)?;
                 each(Field { value, sensitive, ..field });
                 if indexed {
                     self.table.add_named_by(back, value)?;
                 }
             }
-            Named::Fixed(field) => {
+            NameSource::Fixed(field) => {
                 each(Field { value, sensitive, ..field });
                 if indexed {
                     self.table.add(field.tag, field.name, value);
                 }
             }
-            Named::New(tag) => {
+            NameSource::New(tag) => {
                 each(Field { tag, name: new, value, sensitive });
                 if indexed {
                     self.table.add(tag, new, value);

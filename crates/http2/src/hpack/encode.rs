@@ -7,12 +7,12 @@
 //! were received as never indexed.
 
 use attache_wire::{
-    Known,
+    KnownName,
     header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE},
 };
 use bytes::BytesMut;
 
-use super::{Field, OVERHEAD, Pseudo, TABLE, Tag, fixed, integer, table::Table};
+use super::{Field, OVERHEAD, Pseudo, TABLE, Tag, fixed, integer, table::DynamicTable};
 
 /// How many hashes of fields are remembered. Such a field was sent once and may be sent again. Each hash has one place.
 const SEEN: usize = 64;
@@ -26,8 +26,8 @@ const SHORT_COOKIE: usize = 20;
 
 /// The table of one direction.
 #[derive(Debug)]
-pub(crate) struct Encoder {
-    table: Table,
+pub(crate) struct HpackEncoder {
+    table: DynamicTable,
     /// How many entries have been added.
     added: u32,
     /// For each place of a hash, which entry it is: the number of its addition, counted from 1.
@@ -37,10 +37,10 @@ pub(crate) struct Encoder {
     smallest: Option<usize>,
 }
 
-impl Default for Encoder {
+impl Default for HpackEncoder {
     fn default() -> Self {
         Self {
-            table: Table::new(TABLE),
+            table: DynamicTable::new(TABLE),
             added: 0,
             places: Box::new([0; HASH_SLOTS]),
             seen: [0; SEEN],
@@ -49,7 +49,7 @@ impl Default for Encoder {
     }
 }
 
-impl Encoder {
+impl HpackEncoder {
     /// Takes the peer's SETTINGS_HEADER_TABLE_SIZE. A table larger than the initial size is not used.
     pub(crate) fn limit(&mut self, size: u32) {
         let size = (size as usize).min(TABLE);
@@ -182,7 +182,7 @@ fn hash(tag: Tag, name: &[u8], value: &[u8]) -> u32 {
         mix(hash, last)
     };
     let begin = match tag {
-        Tag::Known(known) => mix(1, u64::from(Known::number(known))),
+        Tag::Known(known) => mix(1, u64::from(KnownName::number(known))),
         Tag::Pseudo(pseudo) => mix(2, pseudo as u64),
         // Independent of case, because names are compared without case.
         Tag::Other => mix(3, name.len() as u64 | u64::from(name.last().copied().unwrap_or(0) | 0x20) << 16),

@@ -8,9 +8,9 @@ use super::{Field, Pseudo, Tag};
 pub(super) const COUNT: usize = 61;
 
 /// An entry: the tag of its name, the name, the value.
-type Entry = (Tag, &'static str, &'static str);
+type StaticEntry = (Tag, &'static str, &'static str);
 
-static ENTRIES: [Entry; COUNT] = [
+static ENTRIES: [StaticEntry; COUNT] = [
     (Tag::Pseudo(Pseudo::Authority), ":authority", ""),
     (Tag::Pseudo(Pseudo::Method), ":method", "GET"),
     (Tag::Pseudo(Pseudo::Method), ":method", "POST"),

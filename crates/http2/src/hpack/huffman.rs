@@ -19,18 +19,18 @@ const BITS: [u8; 256] = [
 const MAX_CODE_BITS: usize = 30;
 
 /// The code by lengths: the first code of each length, how many codes have that length, and where their bytes are in `bytes`.
-struct Code {
+struct HuffmanCode {
     first: [u32; MAX_CODE_BITS + 1],
     count: [u32; MAX_CODE_BITS + 1],
     at: [u32; MAX_CODE_BITS + 1],
     bytes: [u8; 256],
 }
 
-const CODE: Code = code();
+const CODE: HuffmanCode = code();
 
 #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const fn code() -> Code {
-    let mut code = Code {
+const fn code() -> HuffmanCode {
+    let mut code = HuffmanCode {
         first: [0; MAX_CODE_BITS + 1],
         count: [0; MAX_CODE_BITS + 1],
         at: [0; MAX_CODE_BITS + 1],

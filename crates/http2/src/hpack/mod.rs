@@ -13,10 +13,10 @@ mod huffman;
 mod integer;
 mod table;
 
-pub(crate) use decode::{Decoder, Invalid};
-pub(crate) use encode::Encoder;
+pub(crate) use decode::{HpackDecoder, InvalidBlock};
+pub(crate) use encode::HpackEncoder;
 
-use attache_wire::Known;
+use attache_wire::KnownName;
 
 /// The size limit of the dynamic table in both directions, in bytes (SETTINGS_HEADER_TABLE_SIZE, RFC 9113 section 6.5.2: the initial
 /// value).
@@ -42,7 +42,7 @@ pub(crate) enum Pseudo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tag {
     Pseudo(Pseudo),
-    Known(Known),
+    Known(KnownName),
     Other,
 }
 
@@ -60,7 +60,7 @@ impl Tag {
             });
         }
         // A name in upper case counts as unknown: HTTP/2 has no such names.
-        match Known::of(name).filter(|known| known.as_str().as_bytes() == name) {
+        match KnownName::of(name).filter(|known| known.as_str().as_bytes() == name) {
             Some(known) => Self::Known(known),
             None => Self::Other,
         }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::{Field, OVERHEAD, Tag};
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct DynamicEntry {
     /// The position of its name; the value follows the name.
     at: u32,
     name: u16,
@@ -16,22 +16,22 @@ struct Entry {
     tag: Tag,
 }
 
-impl Entry {
+impl DynamicEntry {
     const fn size(self) -> usize {
         self.name as usize + self.value as usize + OVERHEAD
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct DynamicTable {
     bytes: Vec<u8>,
     /// The entries. The newest is the last.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<DynamicEntry>,
     size: usize,
     most: usize,
 }
 
-impl Table {
+impl DynamicTable {
     pub(super) const fn new(most: usize) -> Self {
         Self { bytes: Vec::new(), entries: VecDeque::new(), size: 0, most }
     }
@@ -70,7 +70,7 @@ impl Table {
     pub(super) fn add_named_by(&mut self, back: usize, value: &[u8]) -> Option<()> {
         self.compact();
         let at = self.entries.len().checked_sub(back + 1)?;
-        let Entry { at, name, tag, .. } = *self.entries.get(at)?;
+        let DynamicEntry { at, name, tag, .. } = *self.entries.get(at)?;
         self.evict(usize::from(name) + value.len() + OVERHEAD);
         if usize::from(name) + value.len() + OVERHEAD <= self.most {
             let start = self.bytes.len();
@@ -94,7 +94,7 @@ impl Table {
 
     fn push(&mut self, at: usize, name: usize, value: &[u8], tag: Tag) {
         self.bytes.extend_from_slice(value);
-        let entry = Entry { at: at as u32, name: name as u16, value: value.len() as u16, tag };
+        let entry = DynamicEntry { at: at as u32, name: name as u16, value: value.len() as u16, tag };
         self.size += entry.size();
         self.entries.push_back(entry);
     }

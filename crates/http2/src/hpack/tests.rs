@@ -10,16 +10,16 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(|two| u8::from_str_radix(&two.iter().collect::<String>(), 16).unwrap()).collect()
 }
 
-type Pair = (String, String);
+type TextField = (String, String);
 
-fn read(decoder: &mut Decoder, block: &[u8]) -> Option<Vec<Pair>> {
+fn read(decoder: &mut HpackDecoder, block: &[u8]) -> Option<Vec<TextField>> {
     let mut all = Vec::new();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     decoder.decode(block, |field| all.push((text(field.name), text(field.value)))).ok()?;
     Some(all)
 }
 
-fn pairs(text: &str) -> Vec<Pair> {
+fn pairs(text: &str) -> Vec<TextField> {
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
@@ -53,7 +53,7 @@ fn the_rfc_s_requests_are_read_and_fill_the_tables_as_in_the_rfc() {
             "828785bf408825a849e95ba97d7f8925a849e95bb8e8b4bf",
         ],
     ] {
-        let mut decoder = Decoder::default();
+        let mut decoder = HpackDecoder::default();
         for (block, (fields, size)) in blocks.iter().zip(wanted) {
             assert_eq!(read(&mut decoder, &bytes(block)).unwrap(), pairs(fields));
             assert_eq!(decoder.size(), size);
@@ -64,7 +64,7 @@ fn the_rfc_s_requests_are_read_and_fill_the_tables_as_in_the_rfc() {
 #[test]
 fn the_rfc_s_responses_evict_the_entries_as_in_the_rfc() {
     // Appendix C.6, in a table of 256 bytes.
-    let mut decoder = Decoder::with_table(256);
+    let mut decoder = HpackDecoder::with_table(256);
     for (block, status, size) in [
         (
             "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3",
@@ -95,13 +95,13 @@ fn an_invalid_block_is_refused() {
         "04 82 ff ff",   // EOS within a string (padding of more than 7 bits)
         "04 81 00",      // padding of zeros
     ] {
-        assert_eq!(read(&mut Decoder::default(), &bytes(block)), None, "{block}");
+        assert_eq!(read(&mut HpackDecoder::default(), &bytes(block)), None, "{block}");
     }
 }
 
 #[test]
 fn a_field_that_is_sent_again_becomes_one_byte() {
-    let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+    let (mut encoder, mut decoder) = (HpackEncoder::default(), HpackDecoder::default());
     let field = |name: &'static [u8], value: &'static [u8]| Field {
         tag: Tag::of(name),
         name,
@@ -147,7 +147,7 @@ proptest! {
     fn a_written_block_is_read_back(
         messages in proptest::collection::vec((proptest::collection::vec(a_field(), 0..12), prop::option::of(0_u32..6000)), 1..40),
     ) {
-        let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+        let (mut encoder, mut decoder) = (HpackEncoder::default(), HpackDecoder::default());
         for (fields, limit) in messages {
             if let Some(limit) = limit {
                 encoder.limit(limit);
@@ -165,7 +165,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_or_refused(blocks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 1..5)) {
-        let mut decoder = Decoder::default();
+        let mut decoder = HpackDecoder::default();
         for block in blocks {
             if read(&mut decoder, &block).is_none() {
                 break;

@@ -1,18 +1,18 @@
 //! Frames that carry no part of a message (RFC 9113 sections 6.3 to 6.9).
 
-use super::{Wrong, depends_on, frame_size, protocol};
+use super::{FrameError, depends_on, frame_size, protocol};
 use crate::{
-    Code, Error, Head,
+    Error, ErrorCode, FrameHeader,
     error::Initiator,
     frame::{ACK, MAX_FRAME, setting},
     kind,
-    state::{CONNECTION_WINDOW, PingPurpose, State},
+    state::{CONNECTION_WINDOW, ConnectionState, PingPurpose},
 };
 
-impl State {
+impl ConnectionState {
     // RST_STREAM, section 6.4.
 
-    pub(super) fn rst_stream(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+    pub(super) fn rst_stream(&mut self, head: FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
         let Ok(code) = payload.try_into().map(u32::from_be_bytes) else {
             return Err(frame_size("RST_STREAM must have four bytes"));
         };
@@ -20,7 +20,7 @@ impl State {
             return Err(protocol("RST_STREAM on stream 0"));
         }
         let Some((key, stream)) = self.stream(head.stream) else { return Ok(()) };
-        stream.end = Some(Error::reset(Code(code), Initiator::Peer, ""));
+        stream.end = Some(Error::reset(ErrorCode(code), Initiator::Peer, ""));
         stream.wake();
         self.close(key);
         Ok(())
@@ -28,7 +28,7 @@ impl State {
 
     // SETTINGS, section 6.5.
 
-    pub(super) fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+    pub(super) fn settings(&mut self, head: FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
         if head.stream != 0 {
             return Err(protocol("SETTINGS on a stream other than 0"));
         }
@@ -45,7 +45,7 @@ impl State {
             match u16::from_be_bytes([high, low]) {
                 setting::INITIAL_WINDOW_SIZE if value > CONNECTION_WINDOW => {
                     return Err(Error::rule(
-                        Code::FLOW_CONTROL_ERROR,
+                        ErrorCode::FLOW_CONTROL_ERROR,
                         "SETTINGS_INITIAL_WINDOW_SIZE is above 2^31 - 1",
                     )
                     .into());
@@ -56,11 +56,11 @@ impl State {
         }
         self.resize_windows(window)?;
         self.peer.known = true;
-        self.frame(Head { length: 0, kind: kind::SETTINGS, flags: ACK, stream: 0 }, &[]);
+        self.frame(FrameHeader { length: 0, kind: kind::SETTINGS, flags: ACK, stream: 0 }, &[]);
         Ok(())
     }
 
-    fn setting(&mut self, name: u16, value: u32) -> Result<(), Wrong> {
+    fn setting(&mut self, name: u16, value: u32) -> Result<(), FrameError> {
         match name {
             setting::HEADER_TABLE_SIZE => self.encoder.limit(value),
             setting::ENABLE_PUSH if value > 1 || (value == 1 && !self.is_server) => {
@@ -87,7 +87,7 @@ impl State {
 
     /// Changes the streams' windows after a new SETTINGS_INITIAL_WINDOW_SIZE (section 6.9.2). This is done once for each frame, even if the
     /// frame sets it several times, because it visits every stream.
-    fn resize_windows(&mut self, window: u32) -> Result<(), Wrong> {
+    fn resize_windows(&mut self, window: u32) -> Result<(), FrameError> {
         let change = i64::from(window) - i64::from(self.peer.window);
         if change == 0 {
             return Ok(());
@@ -99,9 +99,11 @@ impl State {
             }
             stream.send_window += change;
             if stream.send_window > i64::from(CONNECTION_WINDOW) {
-                return Err(
-                    Error::rule(Code::FLOW_CONTROL_ERROR, "a stream's window is above 2^31 - 1").into()
-                );
+                return Err(Error::rule(
+                    ErrorCode::FLOW_CONTROL_ERROR,
+                    "a stream's window is above 2^31 - 1",
+                )
+                .into());
             }
             if change > 0 && stream.send_window > 0 {
                 stream.wake_writer();
@@ -110,7 +112,7 @@ impl State {
         Ok(())
     }
 
-    fn settings_acknowledged(&mut self, payload: &[u8]) -> Result<(), Wrong> {
+    fn settings_acknowledged(&mut self, payload: &[u8]) -> Result<(), FrameError> {
         if !payload.is_empty() {
             return Err(frame_size("an acknowledgement of SETTINGS has a payload"));
         }
@@ -124,7 +126,7 @@ impl State {
 
     // PING, section 6.7.
 
-    pub(super) fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+    pub(super) fn ping(&mut self, head: FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
         if head.stream != 0 {
             return Err(protocol("PING on a stream other than 0"));
         }
@@ -132,7 +134,7 @@ impl State {
             return Err(frame_size("PING must have eight bytes"));
         }
         if !head.is_ack() {
-            self.frame(Head { flags: ACK, ..head }, payload);
+            self.frame(FrameHeader { flags: ACK, ..head }, payload);
             return Ok(());
         }
         match payload {
@@ -142,7 +144,7 @@ impl State {
             [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == PingPurpose::Goodbye as u8 => {
                 if self.sent_go_away.is_some_and(|last| last > self.last) {
                     self.sent_go_away = Some(self.last);
-                    self.write_go_away(self.last, Code::NO_ERROR, "");
+                    self.write_go_away(self.last, ErrorCode::NO_ERROR, "");
                 }
                 self.wake();
             }
@@ -153,7 +155,7 @@ impl State {
 
     // GOAWAY, section 6.8.
 
-    pub(super) fn go_away(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+    pub(super) fn go_away(&mut self, head: FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
         if head.stream != 0 {
             return Err(protocol("GOAWAY on a stream other than 0"));
         }
@@ -162,7 +164,8 @@ impl State {
         else {
             return Err(frame_size("GOAWAY must have at least eight bytes"));
         };
-        let (last, code) = (u32::from_be_bytes(last) & CONNECTION_WINDOW, Code(u32::from_be_bytes(code)));
+        let (last, code) =
+            (u32::from_be_bytes(last) & CONNECTION_WINDOW, ErrorCode(u32::from_be_bytes(code)));
         let words = String::from_utf8_lossy(payload.get(8..).unwrap_or_default());
         let error = Error::go_away(code, Initiator::Peer, words.trim().chars().take(200).collect::<String>());
         let last = self.received_go_away.map_or(last, |before| before.min(last));
@@ -187,7 +190,7 @@ impl State {
 
     // WINDOW_UPDATE, section 6.9.
 
-    pub(super) fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+    pub(super) fn window_update(&mut self, head: FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
         let Ok(bytes) = payload.try_into().map(u32::from_be_bytes) else {
             return Err(frame_size("WINDOW_UPDATE must have four bytes"));
         };
@@ -199,7 +202,7 @@ impl State {
             self.send_window += i64::from(bytes);
             if self.send_window > i64::from(CONNECTION_WINDOW) {
                 return Err(Error::rule(
-                    Code::FLOW_CONTROL_ERROR,
+                    ErrorCode::FLOW_CONTROL_ERROR,
                     "the connection's window is above 2^31 - 1",
                 )
                 .into());
@@ -212,11 +215,15 @@ impl State {
         }
         let Some((_, stream)) = self.stream(id) else { return Ok(()) };
         if bytes == 0 {
-            return Err(Wrong::Stream(id, Code::PROTOCOL_ERROR, "WINDOW_UPDATE of nothing"));
+            return Err(FrameError::Stream(id, ErrorCode::PROTOCOL_ERROR, "WINDOW_UPDATE of nothing"));
         }
         stream.send_window += i64::from(bytes);
         if stream.send_window > i64::from(CONNECTION_WINDOW) {
-            return Err(Wrong::Stream(id, Code::FLOW_CONTROL_ERROR, "a stream's window is above 2^31 - 1"));
+            return Err(FrameError::Stream(
+                id,
+                ErrorCode::FLOW_CONTROL_ERROR,
+                "a stream's window is above 2^31 - 1",
+            ));
         }
         if stream.send_window > 0 {
             stream.wake_writer();
@@ -227,15 +234,23 @@ impl State {
 
 // PRIORITY, section 6.3.
 
-pub(super) fn priority(head: Head, payload: &[u8]) -> Result<(), Wrong> {
+pub(super) fn priority(head: FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
     if head.stream == 0 {
         return Err(protocol("PRIORITY on stream 0"));
     }
     if payload.len() != 5 {
-        return Err(Wrong::Stream(head.stream, Code::FRAME_SIZE_ERROR, "PRIORITY must have five bytes"));
+        return Err(FrameError::Stream(
+            head.stream,
+            ErrorCode::FRAME_SIZE_ERROR,
+            "PRIORITY must have five bytes",
+        ));
     }
     if depends_on(payload) == Some(head.stream) {
-        return Err(Wrong::Stream(head.stream, Code::PROTOCOL_ERROR, "a stream that depends on itself"));
+        return Err(FrameError::Stream(
+            head.stream,
+            ErrorCode::PROTOCOL_ERROR,
+            "a stream that depends on itself",
+        ));
     }
     Ok(())
 }

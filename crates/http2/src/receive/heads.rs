@@ -2,12 +2,12 @@
 
 use http::{Method, StatusCode};
 
-use super::{Wrong, compression, depends_on, frame_size, protocol, without_padding};
+use super::{FrameError, compression, depends_on, frame_size, protocol, without_padding};
 use crate::{
-    Code, Error, Head,
-    head::{Block, Place},
-    state::{Accepted, State, UnfinishedBlock},
-    stream::Expects,
+    Error, ErrorCode, FrameHeader,
+    head::{Block, MessagePart},
+    state::{AcceptedRequest, ConnectionState, UnfinishedBlock},
+    stream::ExpectedFrame,
 };
 
 /// How many more bytes a block may have than its fields. Huffman codes can be longer than the bytes that they encode.
@@ -17,10 +17,10 @@ const SPARE_BLOCK: usize = 16 << 10;
 const CONTINUATIONS: usize = 8;
 
 /// The most 1xx responses that may wait for the reader of one request.
-const MOST_INTERIM: usize = 16;
+const MAX_INFORMATIONAL: usize = 16;
 
-impl State {
-    pub(super) fn headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+impl ConnectionState {
+    pub(super) fn headers(&mut self, head: FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
         if head.stream == 0 {
             return Err(protocol("HEADERS on stream 0"));
         }
@@ -36,9 +36,9 @@ impl State {
                 if self.is_server && head.stream % 2 == 1 {
                     self.last = self.last.max(head.stream);
                 }
-                return Err(Wrong::Stream(
+                return Err(FrameError::Stream(
                     head.stream,
-                    Code::PROTOCOL_ERROR,
+                    ErrorCode::PROTOCOL_ERROR,
                     "a stream that depends on itself",
                 ));
             }
@@ -50,7 +50,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+    pub(super) fn continuation(&mut self, head: FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
         let limit = self.settings.head_size as usize;
         let Some(begun) = self.begun.as_mut().filter(|begun| begun.head.stream == head.stream) else {
             return Err(protocol("CONTINUATION without a header block before it"));
@@ -61,7 +61,7 @@ impl State {
             || begun.parts > CONTINUATIONS + limit / (4 << 10)
         {
             return Err(Error::rule(
-                Code::ENHANCE_YOUR_CALM,
+                ErrorCode::ENHANCE_YOUR_CALM,
                 "a header block in too many CONTINUATION frames",
             )
             .into());
@@ -73,24 +73,24 @@ impl State {
         self.block(head, &block)
     }
 
-    fn skip(&mut self, block: &[u8], head: Head) -> Result<(), Wrong> {
+    fn skip(&mut self, block: &[u8], head: FrameHeader) -> Result<(), FrameError> {
         if !head.ends_headers() {
             return Err(protocol("a stream that depends on itself"));
         }
         self.heads.skip(block).map_err(|_| compression())
     }
 
-    fn read(&mut self, block: &[u8], place: Place) -> Result<&mut Block, Wrong> {
+    fn read(&mut self, block: &[u8], place: MessagePart) -> Result<&mut Block, FrameError> {
         self.heads.read(block, place, self.settings.head_size as usize).map_err(|_| compression())
     }
 
-    fn block(&mut self, head: Head, block: &[u8]) -> Result<(), Wrong> {
+    fn block(&mut self, head: FrameHeader, block: &[u8]) -> Result<(), FrameError> {
         let id = head.stream;
         self.blocks += 1;
         let Some(key) = self.place(id) else {
             if self.is_server && id % 2 == 1 && id > self.last {
                 let taken = self.request(head, block);
-                if let Err(Wrong::Stream(_, _, why)) = &taken {
+                if let Err(FrameError::Stream(_, _, why)) = &taken {
                     self.refused.push(why);
                 }
                 return taken;
@@ -102,24 +102,24 @@ impl State {
             return if self.was_reset(id) {
                 self.late(head)
             } else if !self.is_server {
-                Err(Wrong::Stream(id, Code::STREAM_CLOSED, "HEADERS after END_STREAM"))
+                Err(FrameError::Stream(id, ErrorCode::STREAM_CLOSED, "HEADERS after END_STREAM"))
             } else if self.was_closed(id) {
-                Err(Error::rule(Code::STREAM_CLOSED, "HEADERS after END_STREAM").into())
+                Err(Error::rule(ErrorCode::STREAM_CLOSED, "HEADERS after END_STREAM").into())
             } else {
                 Err(protocol("HEADERS for a stream number below the last one"))
             };
         };
-        match self.streams.get(key).map_or(Expects::Nothing, |stream| stream.expects) {
-            Expects::Nothing => {
+        match self.streams.get(key).map_or(ExpectedFrame::Nothing, |stream| stream.expects) {
+            ExpectedFrame::Nothing => {
                 self.heads.skip(block).map_err(|_| compression())?;
-                Err(Wrong::Stream(id, Code::STREAM_CLOSED, "HEADERS after END_STREAM"))
+                Err(FrameError::Stream(id, ErrorCode::STREAM_CLOSED, "HEADERS after END_STREAM"))
             }
-            Expects::Head => self.response(key, head, block),
-            Expects::Data => self.trailers(key, head, block),
+            ExpectedFrame::Head => self.response(key, head, block),
+            ExpectedFrame::Data => self.trailers(key, head, block),
         }
     }
 
-    fn request(&mut self, head: Head, block: &[u8]) -> Result<(), Wrong> {
+    fn request(&mut self, head: FrameHeader, block: &[u8]) -> Result<(), FrameError> {
         let id = head.stream;
         if self.is_beyond(id) {
             // Section 6.8: such a stream is treated as if it had never been sent.
@@ -128,13 +128,13 @@ impl State {
         }
         self.last = id;
         let is_full = self.active >= self.settings.streams;
-        let block = self.read(block, Place::Request)?;
+        let block = self.read(block, MessagePart::Request)?;
         if is_full {
-            self.write_reset(id, Code::REFUSED_STREAM);
+            self.write_reset(id, ErrorCode::REFUSED_STREAM);
             return Ok(());
         }
         let (too_large, length) = (block.too_large, block.length);
-        let malformed = |why| Wrong::Stream(id, Code::PROTOCOL_ERROR, why);
+        let malformed = |why| FrameError::Stream(id, ErrorCode::PROTOCOL_ERROR, why);
         let request = if too_large && block.malformed.is_none() {
             block.request().unwrap_or_default()
         } else {
@@ -143,21 +143,21 @@ impl State {
         if head.ends_stream() && length.is_some_and(|length| length > 0) {
             return Err(malformed("the body is not as long as `content-length` says"));
         }
-        let key = self.add(id, if head.ends_stream() { Expects::Nothing } else { Expects::Data });
+        let key = self.add(id, if head.ends_stream() { ExpectedFrame::Nothing } else { ExpectedFrame::Data });
         if let Some(stream) = self.streams.get_mut(key) {
             stream.left = length.filter(|_| !head.ends_stream());
             stream.is_pending = true;
             stream.is_tunnel = request.method == Method::CONNECT;
         }
-        self.accepted.push_back(Accepted { key, head: request, too_large });
+        self.accepted.push_back(AcceptedRequest { key, head: request, too_large });
         Ok(())
     }
 
-    fn response(&mut self, key: usize, head: Head, block: &[u8]) -> Result<(), Wrong> {
+    fn response(&mut self, key: usize, head: FrameHeader, block: &[u8]) -> Result<(), FrameError> {
         let id = head.stream;
-        let block = self.read(block, Place::Response)?;
+        let block = self.read(block, MessagePart::Response)?;
         let (too_large, length) = (block.too_large, block.length);
-        let malformed = |why| Wrong::Stream(id, Code::PROTOCOL_ERROR, why);
+        let malformed = |why| FrameError::Stream(id, ErrorCode::PROTOCOL_ERROR, why);
         if too_large {
             return Err(malformed("the response's head is larger than `pool.headers_size`"));
         }
@@ -167,7 +167,7 @@ impl State {
             if head.ends_stream() {
                 return Err(malformed("a 1xx response that ends its stream"));
             }
-            if stream.interim.len() < MOST_INTERIM {
+            if stream.interim.len() < MAX_INFORMATIONAL {
                 stream.interim.push_back(answer);
             }
             stream.wake_reader();
@@ -185,17 +185,17 @@ impl State {
         stream.left = length;
         stream.without_body = without_body;
         stream.is_tunnel = opens_tunnel;
-        stream.expects = if head.ends_stream() { Expects::Nothing } else { Expects::Data };
+        stream.expects = if head.ends_stream() { ExpectedFrame::Nothing } else { ExpectedFrame::Data };
         stream.head = Some(answer);
         stream.wake_reader();
         self.close_if_done(key);
         Ok(())
     }
 
-    fn trailers(&mut self, key: usize, head: Head, block: &[u8]) -> Result<(), Wrong> {
+    fn trailers(&mut self, key: usize, head: FrameHeader, block: &[u8]) -> Result<(), FrameError> {
         let id = head.stream;
-        let block = self.read(block, Place::Trailers)?;
-        let malformed = |why| Wrong::Stream(id, Code::PROTOCOL_ERROR, why);
+        let block = self.read(block, MessagePart::Trailers)?;
+        let malformed = |why| FrameError::Stream(id, ErrorCode::PROTOCOL_ERROR, why);
         if !head.ends_stream() {
             return Err(malformed("trailers that do not end their stream"));
         }
@@ -210,7 +210,7 @@ impl State {
         if stream.left.is_some_and(|left| left > 0) {
             return Err(malformed("the body is not as long as `content-length` says"));
         }
-        stream.expects = Expects::Nothing;
+        stream.expects = ExpectedFrame::Nothing;
         stream.trailers = Some(trailers);
         stream.wake_reader();
         self.close_if_done(key);

@@ -13,36 +13,36 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use self::control::priority;
 use crate::{
-    Code, Error, Head,
+    Error, ErrorCode, FrameHeader,
     error::Initiator,
     frame::{HEAD, MAX_FRAME},
     kind,
-    queue::Queue,
-    state::{CONNECTION_WINDOW, State},
-    stream::Expects,
+    queue::ByteQueue,
+    state::{CONNECTION_WINDOW, ConnectionState},
+    stream::ExpectedFrame,
 };
 
 /// How many uncopied pieces of one size may wait for a reader. Each piece keeps the larger buffer that it was read into.
 const MAX_UNCOPIED_PIECES: usize = 4;
 
 /// The consequence of a bad frame: the connection ends, or its stream ends.
-enum Wrong {
+enum FrameError {
     Connection(Error),
-    Stream(u32, Code, &'static str),
+    Stream(u32, ErrorCode, &'static str),
 }
 
-impl From<Error> for Wrong {
+impl From<Error> for FrameError {
     fn from(error: Error) -> Self {
         Self::Connection(error)
     }
 }
 
-fn protocol(why: &'static str) -> Wrong {
-    Error::rule(Code::PROTOCOL_ERROR, why).into()
+fn protocol(why: &'static str) -> FrameError {
+    Error::rule(ErrorCode::PROTOCOL_ERROR, why).into()
 }
 
-fn frame_size(why: &'static str) -> Wrong {
-    Error::rule(Code::FRAME_SIZE_ERROR, why).into()
+fn frame_size(why: &'static str) -> FrameError {
+    Error::rule(ErrorCode::FRAME_SIZE_ERROR, why).into()
 }
 
 /// Recognises the protocol of a server whose first bytes are not a frame. Read as a frame, they would be too long.
@@ -58,7 +58,7 @@ fn another_protocol(first: &[u8]) -> Option<&'static str> {
     }
 }
 
-impl State {
+impl ConnectionState {
     /// Takes complete frames out of what was read. The rest is the beginning of a frame. Returns how many bytes that frame will have.
     pub(crate) fn receive(&mut self, bytes: &mut BytesMut) -> usize {
         while self.end.is_none() {
@@ -68,19 +68,19 @@ impl State {
                     Some(wanted) => return wanted,
                     None => {
                         self.fail(Error::rule(
-                            Code::PROTOCOL_ERROR,
+                            ErrorCode::PROTOCOL_ERROR,
                             "the connection does not begin with the preface of HTTP/2",
                         ));
                         break;
                     }
                 }
             }
-            let Some(head) = bytes.first_chunk::<HEAD>().map(Head::parse) else {
+            let Some(head) = bytes.first_chunk::<HEAD>().map(FrameHeader::parse) else {
                 // An alert of TLS is shorter than a frame's head.
                 if !self.peer.known
                     && let Some(why) = another_protocol(bytes)
                 {
-                    self.fail(Error::rule(Code::PROTOCOL_ERROR, why));
+                    self.fail(Error::rule(ErrorCode::PROTOCOL_ERROR, why));
                     break;
                 }
                 return HEAD;
@@ -88,17 +88,18 @@ impl State {
             if head.length > MAX_FRAME {
                 let other = if self.peer.known { None } else { another_protocol(bytes) };
                 self.fail(match other {
-                    Some(why) => Error::rule(Code::PROTOCOL_ERROR, why),
-                    None => {
-                        Error::rule(Code::FRAME_SIZE_ERROR, "a frame is larger than SETTINGS_MAX_FRAME_SIZE")
-                    }
+                    Some(why) => Error::rule(ErrorCode::PROTOCOL_ERROR, why),
+                    None => Error::rule(
+                        ErrorCode::FRAME_SIZE_ERROR,
+                        "a frame is larger than SETTINGS_MAX_FRAME_SIZE",
+                    ),
                 });
                 break;
             }
             if bytes.len() < HEAD + head.length {
                 return HEAD + head.length;
             }
-            let received = if head.kind == kind::DATA && Queue::keeps(head.length) {
+            let received = if head.kind == kind::DATA && ByteQueue::keeps(head.length) {
                 let payload = bytes.split_to(HEAD + head.length).freeze().slice(HEAD..);
                 self.take(head, &payload, Some(&payload))
             } else {
@@ -109,15 +110,15 @@ impl State {
             };
             match received {
                 Ok(()) => {}
-                Err(Wrong::Connection(error)) => self.fail(error),
-                Err(Wrong::Stream(id, code, why)) => match self.place(id) {
+                Err(FrameError::Connection(error)) => self.fail(error),
+                Err(FrameError::Stream(id, code, why)) => match self.place(id) {
                     Some(key) => self.reset(key, code, Initiator::Rule, why),
                     None => self.write_reset(id, code),
                 },
             }
             if self.pending_resets > self.settings.pending_resets {
                 self.fail(Error::rule(
-                    Code::ENHANCE_YOUR_CALM,
+                    ErrorCode::ENHANCE_YOUR_CALM,
                     "too many requests were reset at once (http.limits.h2_pending_resets)",
                 ));
             }
@@ -141,9 +142,11 @@ impl State {
         Some(0)
     }
 
-    fn take(&mut self, head: Head, payload: &[u8], shared: Option<&Bytes>) -> Result<(), Wrong> {
+    fn take(&mut self, head: FrameHeader, payload: &[u8], shared: Option<&Bytes>) -> Result<(), FrameError> {
         if let Err(flooded) = self.meter.received(head) {
-            return Err(Error::go_away(Code::ENHANCE_YOUR_CALM, Initiator::Rule, flooded.to_string()).into());
+            return Err(
+                Error::go_away(ErrorCode::ENHANCE_YOUR_CALM, Initiator::Rule, flooded.to_string()).into()
+            );
         }
         if self.begun.is_some() && head.kind != kind::CONTINUATION {
             return Err(protocol("another frame within a header block"));
@@ -173,9 +176,9 @@ impl State {
     }
 
     /// A frame for a closed stream.
-    fn late(&mut self, head: Head) -> Result<(), Wrong> {
+    fn late(&mut self, head: FrameHeader) -> Result<(), FrameError> {
         self.meter.late(head).map_err(|flooded| {
-            Error::go_away(Code::ENHANCE_YOUR_CALM, Initiator::Rule, flooded.to_string()).into()
+            Error::go_away(ErrorCode::ENHANCE_YOUR_CALM, Initiator::Rule, flooded.to_string()).into()
         })
     }
 
@@ -186,7 +189,7 @@ impl State {
 
     // DATA, section 6.1.
 
-    fn data(&mut self, head: Head, payload: &[u8], shared: Option<&Bytes>) -> Result<(), Wrong> {
+    fn data(&mut self, head: FrameHeader, payload: &[u8], shared: Option<&Bytes>) -> Result<(), FrameError> {
         let id = head.stream;
         if id == 0 || (self.is_idle(id) && !self.is_beyond(id)) {
             return Err(protocol("DATA on stream 0"));
@@ -202,30 +205,38 @@ impl State {
             return if self.is_beyond(id) || self.was_reset(id) {
                 self.late(head)
             } else {
-                Err(Wrong::Stream(id, Code::STREAM_CLOSED, "DATA after END_STREAM"))
+                Err(FrameError::Stream(id, ErrorCode::STREAM_CLOSED, "DATA after END_STREAM"))
             };
         };
         match stream.expects {
-            Expects::Head => return Err(Wrong::Stream(id, Code::PROTOCOL_ERROR, "DATA before HEADERS")),
-            Expects::Nothing => return Err(Wrong::Stream(id, Code::STREAM_CLOSED, "DATA after END_STREAM")),
-            Expects::Data => {}
+            ExpectedFrame::Head => {
+                return Err(FrameError::Stream(id, ErrorCode::PROTOCOL_ERROR, "DATA before HEADERS"));
+            }
+            ExpectedFrame::Nothing => {
+                return Err(FrameError::Stream(id, ErrorCode::STREAM_CLOSED, "DATA after END_STREAM"));
+            }
+            ExpectedFrame::Data => {}
         }
         stream.receive_window -= i64::from(head.length as u32);
         if stream.receive_window < 0 {
-            return Err(Wrong::Stream(id, Code::FLOW_CONTROL_ERROR, "more DATA than the window allows"));
+            return Err(FrameError::Stream(
+                id,
+                ErrorCode::FLOW_CONTROL_ERROR,
+                "more DATA than the window allows",
+            ));
         }
         if stream.without_body && len > 0 {
-            return Err(Wrong::Stream(
+            return Err(FrameError::Stream(
                 id,
-                Code::PROTOCOL_ERROR,
+                ErrorCode::PROTOCOL_ERROR,
                 "a body in a message that must not have one",
             ));
         }
         if let Some(left) = &mut stream.left {
             let rest = left.checked_sub(len as u64).filter(|rest| *rest == 0 || !head.ends_stream());
-            *left = rest.ok_or(Wrong::Stream(
+            *left = rest.ok_or(FrameError::Stream(
                 id,
-                Code::PROTOCOL_ERROR,
+                ErrorCode::PROTOCOL_ERROR,
                 "the body is not as long as `content-length` says",
             ))?;
         }
@@ -237,14 +248,16 @@ impl State {
         } else if len > 0 {
             match shared {
                 // For a reader that has fallen behind, uncopied pieces would keep all the buffers that they were read into.
-                Some(shared) if Queue::keeps(len) && stream.received.len() < MAX_UNCOPIED_PIECES * len => {
+                Some(shared)
+                    if ByteQueue::keeps(len) && stream.received.len() < MAX_UNCOPIED_PIECES * len =>
+                {
                     stream.received.push(shared.slice(start..start + len));
                 }
                 _ => stream.received.copy(payload.get(start..start + len).unwrap_or_default()),
             }
         }
         if head.ends_stream() {
-            stream.expects = Expects::Nothing;
+            stream.expects = ExpectedFrame::Nothing;
         }
         if len > 0 || head.ends_stream() {
             stream.wake_reader();
@@ -267,7 +280,7 @@ impl State {
         stream.unreleased += bytes;
         // Not for a stream that has ended, and not while a window that became smaller is still too large. The window is opened in quarters:
         // a sender that waits for the window then always has most of it under way, and the window's measurement depends on that.
-        if stream.expects != Expects::Data || stream.end.is_some() || stream.unreleased < size / 4 {
+        if stream.expects != ExpectedFrame::Data || stream.end.is_some() || stream.unreleased < size / 4 {
             return;
         }
         let bytes = std::mem::take(&mut stream.unreleased);
@@ -277,12 +290,12 @@ impl State {
     }
 }
 
-fn compression() -> Wrong {
-    Error::rule(Code::COMPRESSION_ERROR, "an invalid header block (RFC 7541)").into()
+fn compression() -> FrameError {
+    Error::rule(ErrorCode::COMPRESSION_ERROR, "an invalid header block (RFC 7541)").into()
 }
 
 /// Where the payload without padding begins, and its length.
-fn without_padding(head: Head, payload: &[u8]) -> Result<(usize, usize), Wrong> {
+fn without_padding(head: FrameHeader, payload: &[u8]) -> Result<(usize, usize), FrameError> {
     if !head.is_padded() {
         return Ok((0, payload.len()));
     }

@@ -1,8 +1,8 @@
 //! Checks the counts in a connection's state, for tests and fuzzing.
 
-use super::{CLOSED_REMEMBERED, CONNECTION_WINDOW, RESETS_REMEMBERED, State};
+use super::{CLOSED_REMEMBERED, CONNECTION_WINDOW, ConnectionState, RESETS_REMEMBERED};
 
-impl State {
+impl ConnectionState {
     /// Checks that every count is right. Panics if one is not.
     pub(crate) fn audit(&self) {
         let Self { streams, places, waiting, accepted, .. } = self;

@@ -2,12 +2,12 @@
 
 use std::task::Waker;
 
-use super::State;
+use super::ConnectionState;
 
 /// The most bytes that a waiting stream gets at once, so that one stream's body does not block all others.
 const SHARE: u32 = 16 << 10;
 
-impl State {
+impl ConnectionState {
     /// How many bytes of DATA may be added now, in addition to those that are reserved for streams.
     pub(super) fn available(&self) -> u32 {
         let before_socket = self.settings.send_buffer.saturating_sub(self.out.len());

@@ -16,12 +16,12 @@ use attache_wire::RequestHead;
 use slab::Slab;
 
 use crate::{
-    Code, Error, Head, Meter, Window,
+    Error, ErrorCode, FrameHeader, Meter, Window,
     error::Initiator,
     frame::{MAX_FRAME, setting},
     head, hpack, kind,
-    queue::Queue,
-    stream::{Expects, Stream},
+    queue::ByteQueue,
+    stream::{ExpectedFrame, Stream},
 };
 
 /// The connection's receive window: the largest that RFC 9113 section 6.9.1 allows.
@@ -35,7 +35,7 @@ pub(crate) const FIRST_WINDOW: u32 = 65_535;
 
 /// How many bytes of answers to frames may wait for the socket, in addition to the room for DATA. Above this limit the peer makes attache
 /// answer but doesn't read the answers; no more frames are read until it does.
-const MOST_ANSWERS: usize = 64 << 10;
+const MAX_WAITING_ANSWER_BYTES: usize = 64 << 10;
 
 /// How many ended streams, and how many streams that attache reset, are remembered: frames for them that were under way are no error.
 const CLOSED_REMEMBERED: usize = 32;
@@ -62,7 +62,7 @@ pub struct Settings {
 
 /// The peer's SETTINGS.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer {
+pub(crate) struct PeerSettings {
     pub(crate) streams: u32,
     pub(crate) window: u32,
     pub(crate) frame: usize,
@@ -93,7 +93,7 @@ impl Hasher for NumberHasher {
 
 /// A request that has arrived.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedRequest {
     pub(crate) key: usize,
     pub(crate) head: Rc<RequestHead>,
     /// Its fields are larger than allowed.
@@ -103,7 +103,7 @@ pub(crate) struct Accepted {
 /// A header block whose end has not arrived.
 #[derive(Debug)]
 pub(crate) struct UnfinishedBlock {
-    pub(crate) head: Head,
+    pub(crate) head: FrameHeader,
     pub(crate) block: Vec<u8>,
     pub(crate) parts: usize,
 }
@@ -120,10 +120,10 @@ pub(crate) enum PingPurpose {
 }
 
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct ConnectionState {
     pub(crate) is_server: bool,
     pub(crate) settings: Settings,
-    pub(crate) peer: Peer,
+    pub(crate) peer: PeerSettings,
     pub(crate) streams: Slab<Stream>,
     /// The streams' keys, by number.
     pub(crate) places: HashMap<u32, usize, BuildHasherDefault<NumberHasher>>,
@@ -133,7 +133,7 @@ pub(crate) struct State {
     pub(crate) last: u32,
     pub(crate) next: u32,
     /// Requests that were not taken yet.
-    pub(crate) accepted: VecDeque<Accepted>,
+    pub(crate) accepted: VecDeque<AcceptedRequest>,
     /// How the connection ended.
     pub(crate) end: Option<Error>,
     pub(crate) meter: Box<dyn Meter>,
@@ -144,7 +144,7 @@ pub(crate) struct State {
     // What is received.
     /// The preface has not arrived yet.
     pub(crate) preface: bool,
-    pub(crate) heads: head::Reader,
+    pub(crate) heads: head::HeadReader,
     /// A header block whose end has not arrived.
     pub(crate) begun: Option<UnfinishedBlock>,
     /// How many header blocks were read.
@@ -161,8 +161,8 @@ pub(crate) struct State {
     resets: VecDeque<u32>,
 
     // What is sent.
-    pub(crate) out: Queue,
-    pub(crate) encoder: hpack::Encoder,
+    pub(crate) out: ByteQueue,
+    pub(crate) encoder: hpack::HpackEncoder,
     /// How many bytes of DATA the peer accepts from all streams together.
     pub(crate) send_window: i64,
     /// How many bytes, of that window and of the room before the socket, are reserved for streams.
@@ -184,12 +184,12 @@ pub(crate) struct State {
     pub(crate) received_go_away: Option<u32>,
 }
 
-impl State {
+impl ConnectionState {
     pub(crate) fn new(is_server: bool, settings: Settings, meter: Box<dyn Meter>) -> Self {
         let mut state = Self {
             is_server,
             settings,
-            peer: Peer {
+            peer: PeerSettings {
                 streams: u32::MAX,
                 window: FIRST_WINDOW,
                 frame: MAX_FRAME,
@@ -207,7 +207,7 @@ impl State {
             window: Window::new(settings.window, settings.window_most),
             pending_resets: 0,
             preface: is_server,
-            heads: head::Reader::default(),
+            heads: head::HeadReader::default(),
             begun: None,
             blocks: 0,
             refused: Vec::new(),
@@ -216,8 +216,8 @@ impl State {
             granted_window: FIRST_WINDOW,
             closed: VecDeque::new(),
             resets: VecDeque::new(),
-            out: Queue::default(),
-            encoder: hpack::Encoder::default(),
+            out: ByteQueue::default(),
+            encoder: hpack::HpackEncoder::default(),
             send_window: FIRST_WINDOW.into(),
             reserved: 0,
             waiting: VecDeque::new(),
@@ -263,13 +263,13 @@ impl State {
 
     /// Whether no more frames should be read until some of the waiting bytes are written.
     pub(crate) fn is_full(&self) -> bool {
-        self.out.len() > self.settings.send_buffer + MOST_ANSWERS
+        self.out.len() > self.settings.send_buffer + MAX_WAITING_ANSWER_BYTES
     }
 
     /// Whether a 1xx response may be added to what waits for the socket. Beyond the room for DATA, 1xx responses may use half of the room for
     /// answers to frames, so that they alone don't stop the reading of frames.
     pub(crate) fn has_room_for_interim(&self) -> bool {
-        self.out.len() < self.settings.send_buffer + MOST_ANSWERS / 2
+        self.out.len() < self.settings.send_buffer + MAX_WAITING_ANSWER_BYTES / 2
     }
 
     pub(crate) fn place(&self, id: u32) -> Option<usize> {
@@ -282,7 +282,7 @@ impl State {
     }
 
     /// Adds a stream with one handle.
-    pub(crate) fn add(&mut self, id: u32, expects: Expects) -> usize {
+    pub(crate) fn add(&mut self, id: u32, expects: ExpectedFrame) -> usize {
         let mut stream = Stream::new(id, expects, self.granted_window, self.peer.window);
         stream.handles = 1;
         let key = self.streams.insert(stream);
@@ -292,7 +292,7 @@ impl State {
     }
 
     /// The next request that has arrived. The caller gets its only handle.
-    pub(crate) fn take_request(&mut self) -> Option<Accepted> {
+    pub(crate) fn take_request(&mut self) -> Option<AcceptedRequest> {
         let accepted = self.accepted.pop_front()?;
         if let Some(stream) = self.streams.get_mut(accepted.key) {
             stream.is_pending = false;
@@ -344,7 +344,7 @@ impl State {
     }
 
     /// Ends a stream with RST_STREAM.
-    pub(crate) fn reset(&mut self, key: usize, code: Code, by: Initiator, why: &'static str) {
+    pub(crate) fn reset(&mut self, key: usize, code: ErrorCode, by: Initiator, why: &'static str) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         if stream.is_closed() {
             return;
@@ -386,7 +386,7 @@ impl State {
             return;
         }
         // RFC 9113 section 8.1: the response is complete, and the rest of the request is not needed.
-        let code = if self.is_server && stream.sent_end { Code::NO_ERROR } else { Code::CANCEL };
+        let code = if self.is_server && stream.sent_end { ErrorCode::NO_ERROR } else { ErrorCode::CANCEL };
         self.reset(key, code, Initiator::Us, "");
     }
 
@@ -425,7 +425,7 @@ impl State {
         if self.sent_go_away.is_none() {
             let open = (1 << 31) - 1;
             self.sent_go_away = Some(open);
-            self.write_go_away(open, Code::NO_ERROR, "");
+            self.write_go_away(open, ErrorCode::NO_ERROR, "");
             self.ask(PingPurpose::Goodbye);
         }
     }
@@ -434,7 +434,7 @@ impl State {
     pub(crate) fn ask(&mut self, what: PingPurpose) {
         self.meter.asked();
         self.frame(
-            Head { length: 8, kind: kind::PING, flags: 0, stream: 0 },
+            FrameHeader { length: 8, kind: kind::PING, flags: 0, stream: 0 },
             &[b'a', b't', b't', b'a', b'c', b'h', b'e', what as u8],
         );
     }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use super::*;
-use crate::{HEAD, PREFACE, kind, state::State};
+use crate::{HEAD, PREFACE, kind, state::ConnectionState};
 
 pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    [&Head { length: payload.len(), kind, flags, stream }.bytes()[..], payload].concat()
+    [&FrameHeader { length: payload.len(), kind, flags, stream }.bytes()[..], payload].concat()
 }
 
 /// `GET http://h/x`, and a response with status 200.
@@ -22,18 +22,18 @@ const OK: &[u8] = &[0x88];
 
 /// Counts frames for streams that no longer exist.
 #[derive(Debug, Default, Clone)]
-struct Late(Rc<std::cell::Cell<usize>>);
+struct LateFrames(Rc<std::cell::Cell<usize>>);
 
-impl Meter for Late {
-    fn received(&mut self, _: Head) -> Result<(), Flooded> {
+impl Meter for LateFrames {
+    fn received(&mut self, _: FrameHeader) -> Result<(), FloodLimitExceeded> {
         Ok(())
     }
 
-    fn charged(&mut self) -> Result<(), Flooded> {
+    fn charged(&mut self) -> Result<(), FloodLimitExceeded> {
         Ok(())
     }
 
-    fn late(&mut self, _: Head) -> Result<(), Flooded> {
+    fn late(&mut self, _: FrameHeader) -> Result<(), FloodLimitExceeded> {
         self.0.set(self.0.get() + 1);
         Ok(())
     }
@@ -43,32 +43,32 @@ impl Meter for Late {
     fn asked(&mut self) {}
 }
 
-struct Count(AtomicUsize);
+struct WakeCounter(AtomicUsize);
 
-impl Wake for Count {
+impl Wake for WakeCounter {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn count() -> (Arc<Count>, Waker) {
-    let count = Arc::new(Count(AtomicUsize::new(0)));
+fn count() -> (Arc<WakeCounter>, Waker) {
+    let count = Arc::new(WakeCounter(AtomicUsize::new(0)));
     (Arc::clone(&count), Waker::from(count))
 }
 
-fn give(state: &mut State, frames: &[Vec<u8>]) {
+fn give(state: &mut ConnectionState, frames: &[Vec<u8>]) {
     let mut bytes = BytesMut::from(&frames.concat()[..]);
     state.receive(&mut bytes);
 }
 
-fn server() -> State {
-    let mut state = State::new(true, SETTINGS, Box::new(Unlimited));
+fn server() -> ConnectionState {
+    let mut state = ConnectionState::new(true, SETTINGS, Box::new(Unlimited));
     give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
     state
 }
 
-fn client() -> State {
-    let mut state = State::new(false, SETTINGS, Box::new(Unlimited));
+fn client() -> ConnectionState {
+    let mut state = ConnectionState::new(false, SETTINGS, Box::new(Unlimited));
     give(&mut state, &[frame(kind::SETTINGS, 0, 0, &[])]);
     state.out.clear();
     state
@@ -83,14 +83,14 @@ fn update(stream: u32, bytes: u32) -> Vec<u8> {
 }
 
 /// The frames that wait for the socket, as type and stream.
-fn said(state: &mut State) -> Vec<(u8, u32)> {
+fn said(state: &mut ConnectionState) -> Vec<(u8, u32)> {
     let mut all = Vec::new();
     while !state.out.is_empty() {
         all.extend_from_slice(&state.out.pop());
     }
     let (mut rest, mut said) = (&all[..], Vec::new());
     rest = rest.strip_prefix(PREFACE).unwrap_or(rest);
-    while let Some(head) = rest.first_chunk::<HEAD>().map(Head::parse) {
+    while let Some(head) = rest.first_chunk::<HEAD>().map(FrameHeader::parse) {
         rest = &rest[HEAD + head.length..];
         said.push((head.kind, head.stream));
     }
@@ -109,7 +109,7 @@ fn after_a_burst_that_fills_the_room_for_answers_reading_continues() {
         let (mut answers, mut head) = (0, [0; HEAD]);
         while answers < 20_000 {
             ours.read_exact(&mut head).await.unwrap();
-            let head = Head::parse(&head);
+            let head = FrameHeader::parse(&head);
             ours.read_exact(&mut vec![0; head.length]).await.unwrap();
             answers += usize::from(head.kind == kind::PING && head.is_ack());
         }
@@ -232,8 +232,8 @@ fn frames_for_streams_above_the_last_goaway_are_ignored() {
 
 #[test]
 fn frames_for_closed_streams_have_a_price() {
-    let late = Late::default();
-    let mut state = State::new(true, SETTINGS, Box::new(late.clone()));
+    let late = LateFrames::default();
+    let mut state = ConnectionState::new(true, SETTINGS, Box::new(late.clone()));
     give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
     give(&mut state, &[frame(kind::HEADERS, 4, 1, GET), update(1, 0)]);
     for _ in 0..10 {
@@ -256,7 +256,8 @@ fn a_window_overflow_of_an_ended_stream_is_no_error() {
 
 #[test]
 fn requests_that_were_reset_before_they_were_handled_count_as_pending() {
-    let mut state = State::new(true, Settings { pending_resets: 10, ..SETTINGS }, Box::new(Unlimited));
+    let mut state =
+        ConnectionState::new(true, Settings { pending_resets: 10, ..SETTINGS }, Box::new(Unlimited));
     give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
     for id in (1..100).step_by(2) {
         give(&mut state, &[frame(kind::HEADERS, 4, id, GET), update(id, 0)]);
@@ -317,7 +318,7 @@ fn get(method: http::Method) -> RequestHead {
 }
 
 /// The length of the response's body, or the error that the frames cause.
-fn answered(request: &RequestHead, frames: &[Vec<u8>]) -> Result<usize, Code> {
+fn answered(request: &RequestHead, frames: &[Vec<u8>]) -> Result<usize, ErrorCode> {
     let mut state = client();
     let key = state.open(request, false).unwrap();
     give(&mut state, frames);
@@ -340,16 +341,16 @@ fn lengths_of_responses_without_a_body_and_of_tunnels() {
         assert_eq!(answered(request, &[headers(5, &length(status, 4))]), Ok(0), "{status:x?}");
         assert_eq!(answered(request, &[headers(4, &length(status, 4)), frame(kind::DATA, 1, 1, b"")]), Ok(0));
         let with = answered(request, &[headers(4, &length(status, 4)), data.clone()]);
-        assert_eq!(with, Err(Code::PROTOCOL_ERROR), "{status:x?}");
-        assert_eq!(answered(request, &[headers(4, status), data.clone()]), Err(Code::PROTOCOL_ERROR));
+        assert_eq!(with, Err(ErrorCode::PROTOCOL_ERROR), "{status:x?}");
+        assert_eq!(answered(request, &[headers(4, status), data.clone()]), Err(ErrorCode::PROTOCOL_ERROR));
     }
-    assert_eq!(answered(&get, &[headers(5, &length(OK, 4))]), Err(Code::PROTOCOL_ERROR));
+    assert_eq!(answered(&get, &[headers(5, &length(OK, 4))]), Err(ErrorCode::PROTOCOL_ERROR));
     // RFC 9110 section 9.3.6: the length is ignored if the response opens a tunnel.
     assert_eq!(answered(&connect, &[headers(4, &length(OK, 0)), data.clone()]), Ok(4));
-    assert_eq!(answered(&connect, &[headers(4, &length(&[0x8d], 3)), data]), Err(Code::PROTOCOL_ERROR));
+    assert_eq!(answered(&connect, &[headers(4, &length(&[0x8d], 3)), data]), Err(ErrorCode::PROTOCOL_ERROR));
     // RFC 9113 section 8.5: a tunnel has no trailers; they would look like its orderly end. A refusal is a message like any other.
     let trailers = headers(5, b"\x00\x01x\x01y");
-    assert_eq!(answered(&connect, &[headers(4, OK), trailers.clone()]), Err(Code::PROTOCOL_ERROR));
+    assert_eq!(answered(&connect, &[headers(4, OK), trailers.clone()]), Err(ErrorCode::PROTOCOL_ERROR));
     assert_eq!(answered(&connect, &[headers(4, &[0x8d]), trailers]), Ok(0));
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::{HEAD, PREFACE, kind};
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    [&Head { length: payload.len(), kind, flags, stream }.bytes()[..], payload].concat()
+    [&FrameHeader { length: payload.len(), kind, flags, stream }.bytes()[..], payload].concat()
 }
 
 /// `GET http://h/x`, and a request that is never answered.
@@ -32,7 +32,7 @@ async fn said(frames: &[Vec<u8>]) -> Vec<(u8, u32, Vec<u8>)> {
     ours.read_to_end(&mut all).await.unwrap();
     drop(server);
     let (mut rest, mut said) = (&all[..], Vec::new());
-    while let Some(head) = rest.first_chunk::<HEAD>().map(Head::parse) {
+    while let Some(head) = rest.first_chunk::<HEAD>().map(FrameHeader::parse) {
         let payload = rest[HEAD..HEAD + head.length].to_vec();
         rest = &rest[HEAD + head.length..];
         if ![kind::SETTINGS, kind::WINDOW_UPDATE, kind::PING].contains(&head.kind) {
@@ -43,16 +43,16 @@ async fn said(frames: &[Vec<u8>]) -> Vec<(u8, u32, Vec<u8>)> {
 }
 
 /// The code of the GOAWAY or RST_STREAM at the end.
-fn end(said: &[(u8, u32, Vec<u8>)]) -> Option<(u8, u32, Code)> {
+fn end(said: &[(u8, u32, Vec<u8>)]) -> Option<(u8, u32, ErrorCode)> {
     let (kind, stream, payload) = said.last()?;
     let at = if *kind == kind::GOAWAY { 4 } else { 0 };
-    let code = Code(u32::from_be_bytes(payload[at..at + 4].try_into().unwrap()));
+    let code = ErrorCode(u32::from_be_bytes(payload[at..at + 4].try_into().unwrap()));
     [kind::GOAWAY, kind::RST_STREAM].contains(kind).then_some((*kind, *stream, code))
 }
 
 #[test]
 fn frames_that_break_a_rule_end_the_connection_or_their_stream() {
-    use Code as C;
+    use ErrorCode as C;
     let headers = |stream, block: &[u8]| frame(kind::HEADERS, 5, stream, block);
     let open = |stream| frame(kind::HEADERS, 4, stream, NEVER);
     let (goaway, reset) = (kind::GOAWAY, kind::RST_STREAM);
@@ -340,7 +340,7 @@ fn a_connection_without_the_preface_gets_an_error() {
         let (mut ours, theirs) = socket();
         let server = spawn_local(serve(theirs, SETTINGS));
         ours.write_all(b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").await.unwrap();
-        assert!(server.await.unwrap().is_err_and(|error| error.code() == Some(Code::PROTOCOL_ERROR)));
+        assert!(server.await.unwrap().is_err_and(|error| error.code() == Some(ErrorCode::PROTOCOL_ERROR)));
     });
 }
 
@@ -361,7 +361,7 @@ fn padding_opens_the_window_again_and_the_window_is_enforced() {
                 .concat();
         assert_eq!(
             end(&super::frames::said(&frames).await),
-            Some((kind::RST_STREAM, 1, Code::FLOW_CONTROL_ERROR))
+            Some((kind::RST_STREAM, 1, ErrorCode::FLOW_CONTROL_ERROR))
         );
     });
 }

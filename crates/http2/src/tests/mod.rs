@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    Caller, Code, Connection, Error, Flooded, Head, Incoming, IncomingRequest, Meter, SendStream, Settings,
-    fuzzing::Unlimited,
+    Connection, Error, ErrorCode, FloodLimitExceeded, FrameHeader, Incoming, IncomingRequest, Meter,
+    SendStream, Settings, StreamOpener, fuzzing::Unlimited,
 };
 
 const SETTINGS: Settings = Settings {
@@ -69,7 +69,7 @@ async fn echo(request: IncomingRequest) {
         "/cut" => {
             send.answer(StatusCode::OK, &fields, false);
             send_all(&send, Bytes::from_static(b"part"), false).await;
-            send.reset(Code::INTERNAL_ERROR);
+            send.reset(ErrorCode::INTERNAL_ERROR);
         }
         "/never" => poll_fn(|cx| send.poll_end(cx).map(|_| ())).await,
         "/hints" => {
@@ -103,7 +103,7 @@ async fn send_all(send: &SendStream, mut data: Bytes, ends: bool) {
 }
 
 /// Runs a client's connection.
-fn call<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Settings) -> Caller {
+fn call<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Settings) -> StreamOpener {
     let (mut connection, caller) = Connection::client(io, settings, Box::new(Unlimited));
     spawn_local(async move { poll_fn(|cx| connection.poll(cx)).await });
     caller
@@ -122,7 +122,7 @@ fn post(path: &str) -> RequestHead {
 
 /// Sends a body and reads the body of the response.
 async fn exchange(
-    caller: &Caller,
+    caller: &StreamOpener,
     path: &str,
     body: Bytes,
 ) -> Result<(Box<ResponseHead>, Bytes, Option<HeaderMap>), Error> {

@@ -26,7 +26,7 @@ enum Way {
 }
 
 #[derive(Clone, Debug)]
-struct Plan {
+struct TransferPlan {
     after: u64,
     request: usize,
     answer: usize,
@@ -49,9 +49,9 @@ fn length() -> impl Strategy<Value = usize> {
     prop_oneof![Just(0), 1..100_usize, 1..30_000_usize, 1..300_000_usize]
 }
 
-fn plan() -> impl Strategy<Value = Plan> {
+fn plan() -> impl Strategy<Value = TransferPlan> {
     (0..50_u64, length(), length(), 1..40_000_usize, way(), way()).prop_map(
-        |(after, request, answer, piece, client, server)| Plan {
+        |(after, request, answer, piece, client, server)| TransferPlan {
             after,
             request,
             answer,
@@ -87,7 +87,7 @@ async fn give(send: &SendStream, stream: usize, len: usize, piece: usize, way: W
             && at >= after
         {
             if matches!(way, Way::Reset(_)) {
-                send.reset(Code::INTERNAL_ERROR);
+                send.reset(ErrorCode::INTERNAL_ERROR);
             }
             return false;
         }
@@ -101,7 +101,7 @@ async fn give(send: &SendStream, stream: usize, len: usize, piece: usize, way: W
     }
     if matches!(way, Way::Reset(_) | Way::Drop(_)) {
         if matches!(way, Way::Reset(_)) {
-            send.reset(Code::INTERNAL_ERROR);
+            send.reset(ErrorCode::INTERNAL_ERROR);
         }
         return false;
     }
@@ -160,7 +160,7 @@ async fn side(
     tokio::join!(give(&send, n, len, piece, way), reads)
 }
 
-async fn scenario(plans: Vec<Plan>, client: Settings, server: Settings, pipe: usize, shrinks: u64) {
+async fn scenario(plans: Vec<TransferPlan>, client: Settings, server: Settings, pipe: usize, shrinks: u64) {
     let (ours, theirs) = tokio::io::duplex(pipe);
     let (mut serving, plans) = (Connection::server(theirs, server, Box::new(Unlimited)), Rc::new(plans));
     let (mut calling, caller) = Connection::client(ours, client, Box::new(Unlimited));

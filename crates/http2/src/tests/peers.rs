@@ -7,7 +7,7 @@ fn bytes(len: usize) -> Bytes {
 }
 
 /// Bodies of many lengths up to `most`, and trailers, come back unchanged.
-async fn echoes(caller: &Caller, most: usize) {
+async fn echoes(caller: &StreamOpener, most: usize) {
     for len in [0, 1, 1000, 5000, 70_000, most] {
         let (head, body, trailers) = exchange(caller, "/x", bytes(len)).await.unwrap();
         assert_eq!(

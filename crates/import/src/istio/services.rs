@@ -13,7 +13,7 @@ use super::{ManifestObject, MeshObjects, hosts};
 pub(crate) const TLS: &str = "/etc/attache/tls";
 
 /// A name that never resolves.
-const NOBODY: &str = "nobody.invalid";
+const UNRESOLVABLE_HOST: &str = "nobody.invalid";
 
 /// The clusters that routes go to.
 pub(crate) struct Clusters<'m> {
@@ -127,7 +127,8 @@ impl<'m> Clusters<'m> {
             ("connect_timeout", text("10s")),
         ]);
         let wanted = wanted(subset, rule.as_ref());
-        let endpoints = if called == NOBODY { Vec::new() } else { endpoints(self.mesh, host, port, &wanted) };
+        let endpoints =
+            if called == UNRESOLVABLE_HOST { Vec::new() } else { endpoints(self.mesh, host, port, &wanted) };
         let addresses = if endpoints.is_empty() {
             vec![(called.clone(), port.map_or(number, |port| port.target.as_str()).to_owned())]
         } else {
@@ -183,7 +184,7 @@ impl<'m> Clusters<'m> {
             }
             if labelled(self.mesh, host, &[]) {
                 self.remarks.note(at, format!("no endpoint of `{host}` has the labels of its subset `{subset}`: these calls fail, as before."));
-                return NOBODY.to_owned();
+                return UNRESOLVABLE_HOST.to_owned();
             }
             self.remarks.point(
                 at,

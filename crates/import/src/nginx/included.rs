@@ -7,7 +7,7 @@ use crate::File;
 use crate::tree::Unreadable;
 
 /// The deepest nesting of includes.
-const DEEPEST: usize = 8;
+const MAX_DEPTH: usize = 8;
 
 /// A file that was given, and whether another one has included it.
 struct IncludedFile {
@@ -43,7 +43,7 @@ fn expand(
 ) -> Result<Vec<Directive>, Unreadable> {
     let mut out = Vec::new();
     for mut one in list {
-        if one.name() == "include" && one.block.is_none() && depth < DEEPEST {
+        if one.name() == "include" && one.block.is_none() && depth < MAX_DEPTH {
             let found = found(one.word(1), given, folder)?;
             if found.is_empty() {
                 out.push(one);

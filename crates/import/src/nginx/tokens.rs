@@ -36,7 +36,7 @@ impl Directive {
     }
 }
 
-const DEEPEST: usize = 30;
+const MAX_DEPTH: usize = 30;
 
 /// The state of the parser: the open blocks, and the unfinished directive.
 struct DirectiveReader {
@@ -97,7 +97,7 @@ impl DirectiveReader {
     }
 
     fn open_block(&mut self) -> Result<(), Unreadable> {
-        if self.stack.len() >= DEEPEST {
+        if self.stack.len() >= MAX_DEPTH {
             return Err(self.wrong("blocks are nested too deep"));
         }
         let directive = self.directive(Some(Vec::new()));

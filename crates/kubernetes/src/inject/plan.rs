@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Bytes of a pod's annotations, keys and values (`TotalAnnotationSizeLimitB` of the API server).
-const MOST_ANNOTATIONS: usize = 256 << 10;
+const MAX_ANNOTATION_BYTES: usize = 256 << 10;
 
 /// The original YAML of the entry at a path of the object, if there is one.
 pub(crate) type WrittenEntry<'w> = &'w dyn Fn(&[String]) -> Option<String>;
@@ -232,15 +232,15 @@ impl InjectionPlan<'_> {
             })
             .sum();
         let all = of(annotations) + put;
-        if all > MOST_ANNOTATIONS {
+        if all > MAX_ANNOTATION_BYTES {
             return Err(format!(
-                "its annotations would hold {all} bytes, and Kubernetes takes {MOST_ANNOTATIONS}: put the config into a ConfigMap ({PREFIX}config-map)"
+                "its annotations would hold {all} bytes, and Kubernetes takes {MAX_ANNOTATION_BYTES}: put the config into a ConfigMap ({PREFIX}config-map)"
             ));
         }
         // kubectl apply keeps a copy of the whole object in its own annotation.
-        if all > MOST_ANNOTATIONS / 2 {
+        if all > MAX_ANNOTATION_BYTES / 2 {
             self.warnings.push(format!(
-                "its annotations hold {all} bytes; `kubectl apply` keeps a copy of them and Kubernetes takes {MOST_ANNOTATIONS} in all: use `kubectl apply --server-side`, or a ConfigMap"
+                "its annotations hold {all} bytes; `kubectl apply` keeps a copy of them and Kubernetes takes {MAX_ANNOTATION_BYTES} in all: use `kubectl apply --server-side`, or a ConfigMap"
             ));
         }
         Ok(())

@@ -8,23 +8,23 @@ use std::{
 
 use attache_http::{Body, BodyError, strip_trailers};
 use attache_telemetry::{Exchange, Reason};
-use attache_wire::body::Piece;
+use attache_wire::body::BodyPiece;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::{client::refusal, context::Shared};
+use super::{client::refusal, context::ConnectionContext};
 
-pub(super) struct Incoming {
-    connection: Rc<Shared>,
+pub(super) struct Http1RequestBody {
+    connection: Rc<ConnectionContext>,
     exchange: Rc<Exchange>,
     /// The request that the body belongs to. After that request has ended, the client's bytes no longer belong to this body.
     request: u64,
     done: bool,
 }
 
-impl Incoming {
+impl Http1RequestBody {
     /// The body of the request whose head was just read. An empty body costs nothing.
-    pub(super) fn body(connection: &Rc<Shared>, exchange: &Rc<Exchange>) -> Body {
+    pub(super) fn body(connection: &Rc<ConnectionContext>, exchange: &Rc<Exchange>) -> Body {
         let mut this = connection.client.borrow_mut();
         if this.reader.body().is_done() {
             return Body::empty();
@@ -51,22 +51,22 @@ impl Incoming {
             || BodyError::with_source(Some(Reason::ClientClosed), "the client left before the body's end");
         loop {
             let frame = match client.reader.piece(&mut client.buf) {
-                Ok(Piece::Data(data)) => {
+                Ok(BodyPiece::Data(data)) => {
                     self.exchange.received.set(self.exchange.received.get() + data.len() as u64);
                     Some(Ok(Frame::data(data)))
                 }
-                Ok(Piece::Trailers(mut trailers)) => {
+                Ok(BodyPiece::Trailers(mut trailers)) => {
                     strip_trailers(&mut trailers);
                     Some(Ok(Frame::trailers(trailers)))
                 }
-                Ok(Piece::End) => None,
+                Ok(BodyPiece::End) => None,
                 // The client left, or its framing is invalid: this is never an error of the upstream.
                 Err(fault) => {
                     let refusal = refusal(fault);
                     client.broken = Some(Box::new(refusal));
                     Some(Err(BodyError::with_source(Some(refusal.reason), refusal)))
                 }
-                Ok(Piece::More) => {
+                Ok(BodyPiece::More) => {
                     if client.expects {
                         client.expects = false;
                         client.wanted = true;
@@ -101,7 +101,7 @@ impl Incoming {
     }
 }
 
-impl http_body::Body for Incoming {
+impl http_body::Body for Http1RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -127,7 +127,7 @@ impl http_body::Body for Incoming {
     }
 }
 
-impl Drop for Incoming {
+impl Drop for Http1RequestBody {
     fn drop(&mut self) {
         // This is never dropped while the client is borrowed: no code of the service runs then.
         if let Ok(mut client) = self.connection.client.try_borrow_mut()

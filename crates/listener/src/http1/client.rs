@@ -11,31 +11,31 @@ use std::{
 
 use attache_telemetry::Reason;
 use attache_wire::{
-    Fault, Kind,
+    FaultKind, MessageFault,
     buffers::{self, Bulk, SIZE},
     outbox::Outbox,
-    server::Reader,
+    server::RequestReader,
 };
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
-use crate::{request::Refusal, stream::Stream};
+use crate::{request::EarlyRefusal, stream::ClientStream};
 
 /// How many bytes are read ahead during a request: the beginning of the next request, or of a tunnel that isn't open yet.
-const AHEAD: usize = SIZE;
+const READ_AHEAD_BYTES: usize = SIZE;
 
 #[derive(Debug)]
-pub(super) struct Client {
-    pub(super) stream: Stream,
+pub(super) struct Http1Io {
+    pub(super) stream: ClientStream,
     pub(super) buf: BytesMut,
-    pub(super) reader: Reader,
+    pub(super) reader: RequestReader,
     pub(super) out: Outbox,
     /// The client has closed its side: no more bytes will come.
     pub(super) ended: bool,
     /// The connection has ended.
     pub(super) gone: bool,
     /// Why the body of the running request was refused. Boxed, because that is rare.
-    pub(super) broken: Option<Box<Refusal>>,
+    pub(super) broken: Option<Box<EarlyRefusal>>,
     /// The running request, counted from 1; the body with the same number may read.
     pub(super) request: u64,
     /// The client waits for status 100 before it sends the body.
@@ -52,18 +52,18 @@ pub(super) struct Client {
     unflushed: bool,
 }
 
-pub(super) fn refusal(fault: Fault) -> Refusal {
+pub(super) fn refusal(fault: MessageFault) -> EarlyRefusal {
     let reason = match fault.kind {
-        Kind::Invalid => Reason::BadRequest,
-        Kind::LineTooLong => Reason::UriTooLong,
-        Kind::FieldsTooLarge => Reason::HeadersTooLarge,
-        Kind::UnknownCoding => Reason::UnknownCoding,
+        FaultKind::Invalid => Reason::BadRequest,
+        FaultKind::LineTooLong => Reason::UriTooLong,
+        FaultKind::FieldsTooLarge => Reason::HeadersTooLarge,
+        FaultKind::UnknownCoding => Reason::UnknownCoding,
     };
-    Refusal { reason, rule: fault.rule, at: fault.at }
+    EarlyRefusal { reason, rule: fault.rule, at: fault.at }
 }
 
-impl Client {
-    pub(super) fn new(stream: Stream, reader: Reader) -> Self {
+impl Http1Io {
+    pub(super) fn new(stream: ClientStream, reader: RequestReader) -> Self {
         Self {
             stream,
             buf: BytesMut::new(),
@@ -104,7 +104,7 @@ impl Client {
 
     /// Reads what follows the running request, to notice that the client leaves. Ready when it has left.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.ended && self.buf.len() < AHEAD {
+        while !self.ended && self.buf.len() < READ_AHEAD_BYTES {
             if ready!(self.poll_fill(cx)).is_err() {
                 return Poll::Ready(());
             }
@@ -161,7 +161,7 @@ impl Client {
     /// The connection has ended, even if this value has other owners.
     pub(super) fn close(&mut self) {
         self.gone = true;
-        self.stream = Stream::gone();
+        self.stream = ClientStream::gone();
         buffers::put(self.out.buffer());
         self.buf = BytesMut::new();
         if let Some(task) = self.body_task.take() {

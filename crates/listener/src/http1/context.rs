@@ -11,25 +11,25 @@ use attache_wire::{Fields, write};
 use bytes::BytesMut;
 use http::StatusCode;
 
-use super::client::Client;
-use crate::{registry::OpenConnection, respond::Context};
+use super::client::Http1Io;
+use crate::{registry::OpenConnection, respond::RespondContext};
 
 /// How many bytes of 1xx responses wait for a client that doesn't read. More are dropped, because no client depends on them (RFC 9110
 /// section 15.2).
 const MAX_WAITING_BYTES: usize = 64 << 10;
 
 /// One connection. It is one allocation, because memory per idle connection counts.
-pub(super) struct Shared {
-    pub(super) context: Context,
-    pub(super) client: RefCell<Client>,
+pub(super) struct ConnectionContext {
+    pub(super) context: RespondContext,
+    pub(super) client: RefCell<Http1Io>,
     /// The request whose response has not started; 1xx responses are only for that one.
     open: Cell<u64>,
     /// The 1xx responses that must be written. Boxed, because they are rare.
     hints: Cell<Option<Box<BytesMut>>>,
 }
 
-impl Shared {
-    pub(super) fn new(context: Context, client: Client) -> Rc<Self> {
+impl ConnectionContext {
+    pub(super) fn new(context: RespondContext, client: Http1Io) -> Rc<Self> {
         let client = RefCell::new(client);
         Rc::new(Self { context, client, open: Cell::new(0), hints: Cell::default() })
     }
@@ -55,7 +55,7 @@ impl Shared {
     }
 }
 
-impl Informational for Shared {
+impl Informational for ConnectionContext {
     fn pass_on(&self, request: u64, status: StatusCode, headers: &Fields) {
         if self.open.get() != request || !status.is_informational() || status.as_u16() <= 101 {
             return;

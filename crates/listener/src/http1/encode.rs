@@ -4,10 +4,10 @@ use std::{cell::RefCell, time::SystemTime};
 
 use attache_http::Body;
 use attache_wire::{
-    Fields, Response, Value,
+    Fields, Response, ValueRef,
     header::{CONNECTION, CONTENT_LENGTH, DATE},
-    outbox::Encoder,
-    write::{self, Connection},
+    outbox::BodyEncoder,
+    write::{self, ConnectionPersistence},
 };
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -29,8 +29,8 @@ pub(super) struct RequestTraits {
 
 /// How a response is written.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) encoder: Encoder,
+pub(super) struct OutgoingFraming {
+    pub(super) encoder: BodyEncoder,
     /// The connection ends with this response.
     pub(super) closes: bool,
 }
@@ -42,14 +42,14 @@ pub(super) fn head(
     asked: RequestTraits,
     tunnel: bool,
     may_persist: bool,
-) -> Plan {
-    let encoder = if tunnel { Encoder::None } else { encoder(answer, asked) };
-    let closes = encoder == Encoder::UntilEnd || !may_persist || says_close(answer.headers());
+) -> OutgoingFraming {
+    let encoder = if tunnel { BodyEncoder::None } else { encoder(answer, asked) };
+    let closes = encoder == BodyEncoder::UntilEnd || !may_persist || says_close(answer.headers());
     let connection = match (tunnel, closes) {
-        (true, _) => Connection::AsItIs,
-        (false, true) => Connection::Closes,
-        (false, false) if asked.http11 => Connection::Persists,
-        (false, false) => Connection::KeepAlive,
+        (true, _) => ConnectionPersistence::AsItIs,
+        (false, true) => ConnectionPersistence::Closes,
+        (false, false) if asked.http11 => ConnectionPersistence::Persists,
+        (false, false) => ConnectionPersistence::KeepAlive,
     };
     let status = answer.status();
     if status == StatusCode::NO_CONTENT || status.is_informational() {
@@ -61,22 +61,22 @@ pub(super) fn head(
     }
     let line = (status, answer.head().reason.as_deref());
     write::response(out, asked.http11, line, answer.headers(), encoder, connection);
-    Plan { encoder, closes }
+    OutgoingFraming { encoder, closes }
 }
 
-fn encoder(answer: &mut Response<Body>, asked: RequestTraits) -> Encoder {
+fn encoder(answer: &mut Response<Body>, asked: RequestTraits) -> BodyEncoder {
     let exact = http_body::Body::size_hint(answer.body()).exact();
-    let promised = answer.headers().get(CONTENT_LENGTH).and_then(Value::to_number);
+    let promised = answer.headers().get(CONTENT_LENGTH).and_then(ValueRef::to_number);
     if asked.head || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         if let (None, Some(length @ 1..)) = (promised, exact) {
             answer.headers_mut().insert(CONTENT_LENGTH, length);
         }
-        return Encoder::None;
+        return BodyEncoder::None;
     }
     match promised.or(exact) {
-        Some(length) => Encoder::Length(length),
-        None if asked.http11 => Encoder::Chunked,
-        None => Encoder::UntilEnd,
+        Some(length) => BodyEncoder::Length(length),
+        None if asked.http11 => BodyEncoder::Chunked,
+        None => BodyEncoder::UntilEnd,
     }
 }
 

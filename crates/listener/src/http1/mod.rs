@@ -10,4 +10,4 @@ mod tunnel;
 pub(crate) use attache_wire::chars::TOKEN;
 pub(crate) use encode::date;
 pub(crate) use serve::serve;
-pub(crate) use tunnel::Tunnel;
+pub(crate) use tunnel::Http1Tunnel;

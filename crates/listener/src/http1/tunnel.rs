@@ -18,18 +18,18 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{request::ListenerPermit, stream::Stream};
+use crate::{request::ListenerPermit, stream::ClientStream};
 
 /// The signals between the connection's task and its tunnel.
 #[derive(Debug, Default)]
-pub(super) struct Signals {
+pub(super) struct TunnelSignals {
     cut: AtomicBool,
     reader: OnceLock<Waker>,
     /// The tunnel was dropped.
     pub(super) gone: Notify,
 }
 
-impl Signals {
+impl TunnelSignals {
     /// Ends the tunnel.
     pub(super) fn cut(&self) {
         self.cut.store(true, Relaxed);
@@ -41,25 +41,29 @@ impl Signals {
 
 /// The client's side of a tunnel. It holds the connection's permit.
 #[derive(Debug)]
-pub(crate) struct Tunnel {
-    stream: Stream,
-    signals: Arc<Signals>,
+pub(crate) struct Http1Tunnel {
+    stream: ClientStream,
+    signals: Arc<TunnelSignals>,
     _place: Option<ListenerPermit>,
 }
 
-impl Tunnel {
-    pub(super) const fn new(stream: Stream, signals: Arc<Signals>, place: Option<ListenerPermit>) -> Self {
+impl Http1Tunnel {
+    pub(super) const fn new(
+        stream: ClientStream,
+        signals: Arc<TunnelSignals>,
+        place: Option<ListenerPermit>,
+    ) -> Self {
         Self { stream, signals, _place: place }
     }
 }
 
-impl Drop for Tunnel {
+impl Drop for Http1Tunnel {
     fn drop(&mut self) {
         self.signals.gone.notify_one();
     }
 }
 
-impl Abort for Tunnel {
+impl Abort for Http1Tunnel {
     fn abort(&mut self) {
         self.stream.abort();
     }
@@ -76,7 +80,7 @@ impl Abort for Tunnel {
     }
 }
 
-impl AsyncRead for Tunnel {
+impl AsyncRead for Http1Tunnel {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -94,7 +98,7 @@ impl AsyncRead for Tunnel {
     }
 }
 
-impl AsyncWrite for Tunnel {
+impl AsyncWrite for Http1Tunnel {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

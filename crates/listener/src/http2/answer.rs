@@ -20,7 +20,7 @@ use attache_http::{
     BodyError, CONNECTION_SPECIFIC, OnInformational, percent_encode,
     time::{Sleep, sleep},
 };
-use attache_http2::{Code, RecvStream, SendStream, Tunnel};
+use attache_http2::{ErrorCode, Http2Tunnel, RecvStream, SendStream};
 use attache_telemetry::{Exchange, Reason};
 use attache_wire::{
     Fields, Response,
@@ -35,20 +35,20 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{exchange::CountedBody, http1::date, registry::OpenConnection, stall::Stalled};
 
 /// How many 1xx responses of one request may wait until its task passes them on.
-const MOST_INFORMATIONAL: usize = 16;
+const MAX_INFORMATIONAL: usize = 16;
 
 /// 1xx responses that must be sent before the final response.
 #[derive(Debug, Default)]
-pub(super) struct Informational(RefCell<Vec<(StatusCode, Fields)>>);
+pub(super) struct PendingInformational(RefCell<Vec<(StatusCode, Fields)>>);
 
-impl Informational {
+impl PendingInformational {
     /// The function that receives a request's 1xx responses.
     pub(super) fn sink(self: &Rc<Self>) -> OnInformational {
         let queue = Rc::clone(self);
         // This is called while the response is polled, so by the task that sends them next.
         OnInformational::new(move |status, headers| {
             let mut waiting = queue.0.borrow_mut();
-            if status.is_informational() && status.as_u16() > 101 && waiting.len() < MOST_INFORMATIONAL {
+            if status.is_informational() && status.as_u16() > 101 && waiting.len() < MAX_INFORMATIONAL {
                 let mut headers = headers.clone();
                 strip(&mut headers);
                 waiting.push((status, headers));
@@ -66,18 +66,18 @@ impl Informational {
 /// What a CONNECT needs beside its response.
 pub(super) struct Connect {
     pub(super) received: RecvStream,
-    pub(super) tunnel: oneshot::Sender<Tunnel>,
+    pub(super) tunnel: oneshot::Sender<Http2Tunnel>,
 }
 
 pin_project! {
     /// A response that is being sent to one request.
-    pub(super) struct Answer<F> {
+    pub(super) struct Http2Responder<F> {
         // `None` after the response's body has taken it.
         send: Option<SendStream>,
         #[pin]
-        state: State<F>,
+        state: Http2ResponderState<F>,
         connect: Option<Connect>,
-        informational: Rc<Informational>,
+        informational: Rc<PendingInformational>,
         live: Rc<OpenConnection>,
         // The request's record, as long as its body could still break a rule.
         record: Option<Rc<Exchange>>,
@@ -89,25 +89,25 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     #[allow(clippy::large_enum_variant, reason = "the whole future is one allocation")]
-    enum State<F> {
+    enum Http2ResponderState<F> {
         Waiting { #[pin] answer: F },
-        Sending { sending: Sending },
+        Sending { sending: Http2BodySender },
     }
 }
 
-impl<F> Answer<F> {
+impl<F> Http2Responder<F> {
     pub(super) fn new(
         answer: F,
         send: SendStream,
         method: &Method,
         connect: Option<Connect>,
-        informational: Rc<Informational>,
+        informational: Rc<PendingInformational>,
         live: Rc<OpenConnection>,
         write_timeout: Duration,
     ) -> Self {
         Self {
             send: Some(send),
-            state: State::Waiting { answer },
+            state: Http2ResponderState::Waiting { answer },
             connect,
             informational,
             live,
@@ -123,7 +123,7 @@ impl<F> Answer<F> {
     }
 }
 
-impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for Answer<F> {
+impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for Http2Responder<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -170,7 +170,7 @@ impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for A
                     && let Some(send) = this.send.take()
                 {
                     let Connect { received, tunnel } = connect;
-                    let _ = tunnel.send(Tunnel::new(send, received));
+                    let _ = tunnel.send(Http2Tunnel::new(send, received));
                 }
                 return Poll::Ready(());
             }
@@ -188,8 +188,9 @@ impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for A
                 return Poll::Ready(());
             }
             let Some(out) = this.send.take() else { return Poll::Ready(()) };
-            let sending = Sending { out, body, rest: Bytes::new(), ends: false, is_grpc, stall: None };
-            this.state.set(State::Sending { sending });
+            let sending =
+                Http2BodySender { out, body, rest: Bytes::new(), ends: false, is_grpc, stall: None };
+            this.state.set(Http2ResponderState::Sending { sending });
         }
     }
 }
@@ -219,7 +220,7 @@ fn strip(headers: &mut Fields) {
 }
 
 /// A body that is being sent.
-struct Sending {
+struct Http2BodySender {
     out: SendStream,
     body: CountedBody,
     /// Data that was taken from the body and that the client's windows don't allow yet.
@@ -228,18 +229,18 @@ struct Sending {
     ends: bool,
     is_grpc: bool,
     /// Made once and then reused.
-    stall: Option<Stall>,
+    stall: Option<WindowStallTimer>,
 }
 
 /// Measures how long a response waits for the client's window.
-struct Stall {
+struct WindowStallTimer {
     timer: Pin<Box<Sleep>>,
     runs: bool,
     /// When the wait began, the window was missing, and not the socket; the socket has its own timeout.
     lacks_window: bool,
 }
 
-impl Sending {
+impl Http2BodySender {
     fn poll(&mut self, cx: &mut Context<'_>, write_timeout: Duration) -> Poll<()> {
         loop {
             if !self.rest.is_empty() {
@@ -303,7 +304,7 @@ impl Sending {
             return Poll::Pending;
         }
         let lacks_window = self.out.lacks_window();
-        let stall = self.stall.get_or_insert_with(|| Stall {
+        let stall = self.stall.get_or_insert_with(|| WindowStallTimer {
             timer: Box::pin(sleep(limit)),
             runs: true,
             lacks_window,
@@ -322,7 +323,7 @@ impl Sending {
             stall.lacks_window = lacks_window;
         }
         self.body.fail(Reason::ClientClosed, || Stalled(limit).to_string());
-        self.out.reset(Code::CANCEL);
+        self.out.reset(ErrorCode::CANCEL);
         Poll::Ready(())
     }
 
@@ -340,6 +341,6 @@ impl Sending {
                 return;
             }
         }
-        self.out.reset(Code::INTERNAL_ERROR);
+        self.out.reset(ErrorCode::INTERNAL_ERROR);
     }
 }

@@ -12,19 +12,23 @@ use attache_telemetry::{Exchange, Reason};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::answer::Informational;
+use super::answer::PendingInformational;
 
-struct Received {
+struct Http2RequestBody {
     incoming: Incoming,
     exchange: Rc<Exchange>,
     /// Where the client gets the 100 that it waits for before it sends the body (RFC 9110 section 10.1.1).
-    expects: Option<Rc<Informational>>,
+    expects: Option<Rc<PendingInformational>>,
 }
 
 /// Wraps a stream that has not ended.
-pub(super) fn body(stream: RecvStream, exchange: &Rc<Exchange>, expects: Option<Rc<Informational>>) -> Body {
+pub(super) fn body(
+    stream: RecvStream,
+    exchange: &Rc<Exchange>,
+    expects: Option<Rc<PendingInformational>>,
+) -> Body {
     // One allocation per request with a body: the count must stay with the body's reader, whose task may be any.
-    Body::stream(Received { incoming: Incoming::new(stream), exchange: exchange.clone(), expects })
+    Body::stream(Http2RequestBody { incoming: Incoming::new(stream), exchange: exchange.clone(), expects })
 }
 
 /// The client left or broke a rule: this is never an error of the upstream. RST_STREAM(NO_ERROR) from a client only stops its body; it does
@@ -34,7 +38,7 @@ fn broken(error: Error) -> BodyError {
     BodyError::with_source(Some(reason), error)
 }
 
-impl http_body::Body for Received {
+impl http_body::Body for Http2RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 

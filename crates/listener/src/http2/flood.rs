@@ -7,7 +7,7 @@
 use std::{cell::RefCell, collections::HashMap, net::IpAddr, rc::Rc};
 
 use attache_config::model::HttpLimits;
-use attache_http2::{Bounds, Flood, Payer, TokenBucket};
+use attache_http2::{Flood, FloodLimits, FloodPayer, TokenBucket};
 use tokio::time::Instant;
 
 use crate::registry::OpenConnection;
@@ -21,22 +21,26 @@ thread_local! {
 
 /// The client of one connection; its address is charged for all of its connections together.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct FloodAccount {
     address: Option<IpAddr>,
     /// What all connections of its address together may spend, in each worker.
-    bounds: Bounds,
+    bounds: FloodLimits,
     live: Rc<OpenConnection>,
 }
 
 /// Counts the frames of a client's connection.
-pub(super) fn flood(limits: &HttpLimits, address: Option<IpAddr>, live: Rc<OpenConnection>) -> Flood<Client> {
-    let own = Bounds { rate: limits.h2_flood_rate.into(), burst: limits.h2_flood_burst.into() };
+pub(super) fn flood(
+    limits: &HttpLimits,
+    address: Option<IpAddr>,
+    live: Rc<OpenConnection>,
+) -> Flood<FloodAccount> {
+    let own = FloodLimits { rate: limits.h2_flood_rate.into(), burst: limits.h2_flood_burst.into() };
     let times = u64::from(limits.h2_flood_per_client);
-    let bounds = Bounds { rate: own.rate.saturating_mul(times), burst: own.burst.saturating_mul(times) };
-    Flood::new(own, Client { address, bounds, live })
+    let bounds = FloodLimits { rate: own.rate.saturating_mul(times), burst: own.burst.saturating_mul(times) };
+    Flood::new(own, FloodAccount { address, bounds, live })
 }
 
-impl Payer for Client {
+impl FloodPayer for FloodAccount {
     const IS_SERVER: bool = false;
     const SECTION: &'static str = "http.limits";
 
@@ -53,7 +57,7 @@ impl Payer for Client {
 }
 
 /// Charges an amount to the client's address. Returns false if the address has spent too much.
-fn spend(client: Option<IpAddr>, amount: u64, bounds: Bounds, now: Instant) -> bool {
+fn spend(client: Option<IpAddr>, amount: u64, bounds: FloodLimits, now: Instant) -> bool {
     let Some(client) = client.map(network) else { return true };
     SPENT.with_borrow_mut(|all| {
         if all.len() >= MAX_ADDRESSES && !all.contains_key(&client) {
@@ -78,13 +82,13 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use std::time::Duration;
 
-    use attache_http2::{Head, Meter as _, kind};
+    use attache_http2::{FrameHeader, Meter as _, kind};
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn an_address_may_spend_a_multiple_of_a_connection_and_earns_with_time() {
-        let bounds = Bounds { rate: 20, burst: 200 };
+        let bounds = FloodLimits { rate: 20, burst: 200 };
         let client = Some("2001:db8::1".parse().unwrap());
         let neighbour = Some("2001:db8::ffff".parse().unwrap());
         assert!(spend(client, 200, bounds, Instant::now()));
@@ -106,7 +110,7 @@ mod tests {
         };
         let client = Some("192.0.2.8".parse().unwrap());
         let connect = || flood(&limits, client, Rc::default());
-        let ping = Head { length: 8, kind: kind::PING, flags: 0, stream: 0 };
+        let ping = FrameHeader { length: 8, kind: kind::PING, flags: 0, stream: 0 };
         let mut spent = 0;
         for _ in 0..1000 {
             let mut flood = connect();

@@ -9,25 +9,25 @@ use std::{
 };
 
 use attache_http::time::{Sleep, sleep};
-use attache_http2::{Code, Connection, Error, IncomingRequest, Settings};
+use attache_http2::{Connection, Error, ErrorCode, IncomingRequest, Settings};
 use attache_telemetry::{Exchange, Reason};
-use attache_wire::{Request, Value, header::EXPECT};
+use attache_wire::{Request, ValueRef, header::EXPECT};
 use http::Method;
 use tokio::{sync::oneshot, task::spawn_local, time::timeout};
 
 use super::{
-    answer::{Answer, Connect, Informational},
+    answer::{Connect, Http2Responder, PendingInformational},
     body,
     flood::flood,
 };
 use crate::{
     Protocol,
     exchange::cause,
-    reader::Reader,
-    registry::{OpenConnection, Order},
-    request::{HEADER_TIMEOUT, Refusal},
-    respond::{Context, HttpService, Service},
-    stream::Stream,
+    reader::ServingContext,
+    registry::{ConnectionOrder, OpenConnection},
+    request::{EarlyRefusal, HEADER_TIMEOUT},
+    respond::{Http2Service, HttpService, RespondContext},
+    stream::ClientStream,
     upgrade::OnUpgrade,
 };
 
@@ -38,7 +38,7 @@ const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Why attache ends a connection.
-enum Stop {
+enum Http2EndCause {
     /// An error of the connection or of the client.
     Failed(Error),
     /// A head was not complete in time.
@@ -51,10 +51,10 @@ enum Stop {
 
 /// Serves the connection to its end. With `deny`, every request is refused.
 pub(crate) async fn serve<H: HttpService>(
-    mut stream: Stream,
-    reader: Reader,
+    mut stream: ClientStream,
+    reader: ServingContext,
     http: H,
-    deny: Option<Refusal>,
+    deny: Option<EarlyRefusal>,
 ) {
     let settings = reader.settings.clone();
     let live = reader.live.clone();
@@ -63,7 +63,7 @@ pub(crate) async fn serve<H: HttpService>(
     let limits = &config.limits;
     live.sweepable.set(true);
     stream.limit_writes(config.write_timeout);
-    let context = Rc::new(Context::new(reader, Protocol::Http2, deny));
+    let context = Rc::new(RespondContext::new(reader, Protocol::Http2, deny));
     let flood = flood(limits, address.map(|address| address.ip()), live.clone());
     let http2 = Settings {
         streams: limits.h2_streams,
@@ -75,7 +75,10 @@ pub(crate) async fn serve<H: HttpService>(
         extended_connect: config.extended_connect,
     };
     let mut connection = Connection::server(stream, http2, Box::new(flood));
-    let server = Server { service: Service::new(http, context.clone()), write_timeout: config.write_timeout };
+    let server = Http2Server {
+        service: Http2Service::new(http, context.clone()),
+        write_timeout: config.write_timeout,
+    };
     let Err(stop) = run(&server, &context, &mut connection, config.header_timeout).await else { return };
     let report = |reason, detail| {
         let exchange = Exchange::new(settings.listener.name.clone(), "http2", address);
@@ -84,25 +87,25 @@ pub(crate) async fn serve<H: HttpService>(
         (settings.on_finish)(&exchange);
     };
     let (words, lasts) = match stop {
-        Stop::Failed(error) => {
+        Http2EndCause::Failed(error) => {
             return end(&error, &mut connection, &live, &settings.listener.name, report).await;
         }
-        Stop::HeadTooSlow => {
+        Http2EndCause::HeadTooSlow => {
             report(Reason::HeaderTimeout, HEADER_TIMEOUT.rule.to_owned());
             (HEADER_TIMEOUT.rule, LINGER)
         }
-        Stop::Drained => ("", LINGER),
+        Http2EndCause::Drained => ("", LINGER),
         // Without waiting for the socket.
-        Stop::Cut => ("", Duration::ZERO),
+        Http2EndCause::Cut => ("", Duration::ZERO),
     };
-    connection.give_up(Code::NO_ERROR, words);
+    connection.give_up(ErrorCode::NO_ERROR, words);
     let _ = timeout(lasts, connection.linger()).await;
 }
 
 /// Closes a connection that ended with an error. The client may still read why. `report` records errors that no request's record shows.
 async fn end(
     error: &Error,
-    connection: &mut Connection<Stream>,
+    connection: &mut Connection<ClientStream>,
     live: &OpenConnection,
     listener: &str,
     report: impl Fn(Reason, String),
@@ -123,11 +126,11 @@ async fn end(
 /// Runs the connection to its end. `header_timeout` limits each head, and the client's preface with its SETTINGS, from the first byte to
 /// the last.
 async fn run<H: HttpService>(
-    server: &Server<H>,
-    context: &Context,
-    connection: &mut Connection<Stream>,
+    server: &Http2Server<H>,
+    context: &RespondContext,
+    connection: &mut Connection<ClientStream>,
     header_timeout: Duration,
-) -> Result<(), Stop> {
+) -> Result<(), Http2EndCause> {
     let live = context.live();
     // It runs while a head is incomplete, together with the number of heads before it. A head that arrives in one read needs no clock.
     let mut gathers: Option<(u64, Pin<Box<Sleep>>)> = None;
@@ -135,43 +138,43 @@ async fn run<H: HttpService>(
     let mut pressed = false;
     poll_fn(|cx| {
         live.register(cx);
-        if live.order() == Order::Cut {
-            return Poll::Ready(Err(Stop::Cut));
+        if live.order() == ConnectionOrder::Cut {
+            return Poll::Ready(Err(Http2EndCause::Cut));
         }
-        if live.order() >= Order::EndWithAnswer && !std::mem::replace(&mut pressed, true) {
+        if live.order() >= ConnectionOrder::EndWithAnswer && !std::mem::replace(&mut pressed, true) {
             connection.shrink();
         }
         if let Poll::Ready(ended) = server.poll(cx, connection) {
-            return Poll::Ready(ended.map_err(Stop::Failed));
+            return Poll::Ready(ended.map_err(Http2EndCause::Failed));
         }
         if let Some(before) = connection.unfinished_head() {
-            if live.order() >= Order::Finish && !connection.is_settled() {
-                return Poll::Ready(Err(Stop::Drained));
+            if live.order() >= ConnectionOrder::Finish && !connection.is_settled() {
+                return Poll::Ready(Err(Http2EndCause::Drained));
             }
             let (_, timer) = match gathers.take() {
                 Some(gathering) if gathering.0 == before => gathers.insert(gathering),
                 _ => gathers.insert((before, Box::pin(sleep(header_timeout)))),
             };
             if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Stop::HeadTooSlow));
+                return Poll::Ready(Err(Http2EndCause::HeadTooSlow));
             }
         } else {
             gathers = None;
         }
-        if live.order() < Order::Finish && !context.is_used_up() {
+        if live.order() < ConnectionOrder::Finish && !context.is_used_up() {
             return Poll::Pending;
         }
         if goodbye.is_none() {
             connection.say_goodbye();
             goodbye = Some(Box::pin(sleep(GOAWAY_TIMEOUT)));
             if let Poll::Ready(ended) = server.poll(cx, connection) {
-                return Poll::Ready(ended.map_err(Stop::Failed));
+                return Poll::Ready(ended.map_err(Http2EndCause::Failed));
             }
         }
         let Some(timer) = &mut goodbye else { return Poll::Pending };
         while timer.as_mut().poll(cx).is_ready() {
             if live.is_idle() {
-                return Poll::Ready(Err(Stop::Drained));
+                return Poll::Ready(Err(Http2EndCause::Drained));
             }
             timer.set(sleep(GOAWAY_TIMEOUT));
         }
@@ -181,13 +184,13 @@ async fn run<H: HttpService>(
 }
 
 /// What serves the requests of one connection.
-struct Server<H> {
-    service: Service<H>,
+struct Http2Server<H> {
+    service: Http2Service<H>,
     write_timeout: Duration,
 }
 
-impl<H: HttpService> Server<H> {
-    fn poll(&self, cx: &mut Wakes<'_>, connection: &mut Connection<Stream>) -> Poll<Result<(), Error>> {
+impl<H: HttpService> Http2Server<H> {
+    fn poll(&self, cx: &mut Wakes<'_>, connection: &mut Connection<ClientStream>) -> Poll<Result<(), Error>> {
         let polled = connection.poll(cx);
         while let Some(request) = connection.accept() {
             self.accept(request);
@@ -200,7 +203,7 @@ impl<H: HttpService> Server<H> {
 
     /// Serves a request. Streams run as tasks of the worker.
     fn accept(&self, request: IncomingRequest) {
-        let informational = Rc::new(Informational::default());
+        let informational = Rc::new(PendingInformational::default());
         let (mut connect, mut upgrade) = (None, None);
         let IncomingRequest { head, send, body, too_large } = request;
         let method = head.method.clone();
@@ -228,12 +231,13 @@ impl<H: HttpService> Server<H> {
             upgrade,
         );
         let live = self.service.live().clone();
-        let answer = Answer::new(answer, send, &method, connect, informational, live, self.write_timeout);
+        let answer =
+            Http2Responder::new(answer, send, &method, connect, informational, live, self.write_timeout);
         spawn_local(answer.with_record(record));
     }
 }
 
 /// `100-continue`, the only expectation that there is (RFC 9110 section 10.1.1).
-fn is_continue(value: Value<'_>) -> bool {
+fn is_continue(value: ValueRef<'_>) -> bool {
     value.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }

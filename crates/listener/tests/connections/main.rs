@@ -17,7 +17,7 @@ use attache_config::model::{
     Bind, HttpServer, Identity, ListenProtocol, Listener, ProxyProtocolIn, TlsMode, TlsServer,
 };
 use attache_http::AcceptedTraffic;
-use attache_listener::{HttpRequest, Opaque, OpaqueOutcome};
+use attache_listener::{HttpRequest, OpaqueConnection, OpaqueOutcome};
 use attache_telemetry::Reason;
 use support::*;
 use tokio::{
@@ -64,7 +64,7 @@ fn a_first_line_in_single_bytes_is_still_http() {
 #[test]
 fn a_server_that_sends_first_is_connected_after_the_timeout_or_at_once_if_configured() {
     run(async {
-        let greet = |mut opaque: Opaque| async move {
+        let greet = |mut opaque: OpaqueConnection| async move {
             opaque.io.write_all(b"220 hello\r\n").await.unwrap();
         };
         let begin = Instant::now();
@@ -75,7 +75,7 @@ fn a_server_that_sends_first_is_connected_after_the_timeout_or_at_once_if_config
         assert_eq!(read_to_end(&mut server.connect().await).await, "220 hello\r\n");
         // A request with a pause stays a request, and so does a late one.
         for pieces in [["GET", &LAST[3..]], ["", LAST]] {
-            let wait = |mut opaque: Opaque| async move {
+            let wait = |mut opaque: OpaqueConnection| async move {
                 opaque.io.client_speaks().await;
                 OpaqueOutcome::Silent(Box::new(opaque.io))
             };
@@ -176,7 +176,7 @@ fn a_panic_in_the_carrier_of_opaque_bytes_ends_one_connection() {
             listener(),
             None,
             fun(answer),
-            fun(|opaque: Opaque| async move { assert!(opaque.silent, "opaque") }),
+            fun(|opaque: OpaqueConnection| async move { assert!(opaque.silent, "opaque") }),
         );
         let mut client = server.connect().await;
         client.write_all(b"*1\r\n").await.unwrap();
@@ -290,9 +290,9 @@ fn a_tunnel_is_cut_at_the_deadline() {
 }
 
 /// A body that never ends, as fast as it is read.
-struct Endless;
+struct EndlessBody;
 
-impl http_body::Body for Endless {
+impl http_body::Body for EndlessBody {
     type Data = bytes::Bytes;
     type Error = attache_http::BodyError;
 
@@ -306,9 +306,9 @@ impl http_body::Body for Endless {
 }
 
 /// The report about a client that requests much and reads nothing.
-async fn stalled(request: &[u8]) -> Done {
+async fn stalled(request: &[u8]) -> ReportedExchange {
     let http = HttpServer { write_timeout: Duration::from_millis(300), ..HttpServer::default() };
-    let endless = |_: HttpRequest| async { http::Response::new(attache_http::Body::stream(Endless)) };
+    let endless = |_: HttpRequest| async { http::Response::new(attache_http::Body::stream(EndlessBody)) };
     let server = start(Listener { http, ..listener() }, None, fun(endless), fun(echo_bytes));
     let mut client = server.connect().await;
     client.write_all(request).await.unwrap();

@@ -38,7 +38,7 @@ fn settings(files: &Files, mode: TlsMode) -> TlsServer {
     }
 }
 
-fn server(files: &Files, mode: TlsMode) -> Server {
+fn server(files: &Files, mode: TlsMode) -> TestServer {
     let tls = settings(files, mode);
     let acceptor = attache_tls::Acceptor::new(&tls, &[b"h2", b"http/1.1"]).unwrap();
     let http = fun(|request: HttpRequest| async move {
@@ -52,7 +52,7 @@ fn server(files: &Files, mode: TlsMode) -> Server {
     start(Listener { tls: Some(tls), ..listener() }, Some(acceptor), http, fun(echo_bytes))
 }
 
-async fn connect(server: &Server, files: &Files, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
+async fn connect(server: &TestServer, files: &Files, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(files.der.clone()).unwrap();
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -76,23 +76,12 @@ fn tls_is_terminated_and_the_protocol_inside_is_detected() {
         read_until(&mut opaque, "*1\r\n").await;
         let h2 = connect(&server, &files, &[b"h2"]).await;
         let io = hyper_util::rt::TokioIo::new(h2);
-        let (mut send, connection) = hyper::client::conn::http2::handshake(Spawn, io).await.unwrap();
+        let (mut send, connection) = hyper::client::conn::http2::handshake(LocalExecutor, io).await.unwrap();
         tokio::task::spawn_local(connection);
         let request = http::Request::get("https://orders.internal/h2").body(String::new()).unwrap();
         let answer = send.send_request(request).await.unwrap();
         assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
     });
-}
-
-#[derive(Clone)]
-struct Spawn;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Spawn {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async {
-            future.await;
-        });
-    }
 }
 
 #[test]
@@ -106,7 +95,7 @@ fn inside_of_tls_bytes_are_http_if_no_route_is_opaque() {
             Listener { tls: Some(tls), ..listener() },
             Some(acceptor),
             fun(answer),
-            fun(|opaque: Opaque| async move { assert!(opaque.silent, "no route is opaque here") }),
+            fun(|opaque: OpaqueConnection| async move { assert!(opaque.silent, "no route is opaque here") }),
         );
         for prefix in ["\r\n\r\n", "\n", "*1\r\n", "\x16\x03\x01"] {
             let mut client = connect(&server, &files, &[]).await;
@@ -163,7 +152,7 @@ fn tls_that_is_passed_through_is_routed_by_its_name_and_unchanged() {
         let files = files();
         let behind = server(&files, TlsMode::Strict);
         let to = behind.address;
-        let relay = fun(move |mut opaque: Opaque| async move {
+        let relay = fun(move |mut opaque: OpaqueConnection| async move {
             assert_eq!(opaque.client.sni.as_deref(), Some("orders.internal"));
             let mut upstream = TcpStream::connect(to).await.unwrap();
             let _ = tokio::io::copy_bidirectional(&mut opaque.io, &mut upstream).await;

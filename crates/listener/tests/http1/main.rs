@@ -188,9 +188,9 @@ fn a_panic_ends_its_own_request_with_500_and_nothing_else() {
     });
 }
 
-struct Cut(u32);
+struct BrokenBody(u32);
 
-impl http_body::Body for Cut {
+impl http_body::Body for BrokenBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -212,7 +212,7 @@ fn a_response_that_breaks_off_never_ends_cleanly() {
     run(async {
         for (length, begin) in [(None, 0), (Some("100"), 0), (None, 2)] {
             let http = fun(move |_: HttpRequest| async move {
-                let mut answer = Response::new(Body::stream(Cut(begin)));
+                let mut answer = Response::new(Body::stream(BrokenBody(begin)));
                 if let Some(length) = length {
                     answer.headers_mut().insert("content-length", HeaderValue::from_static(length));
                 }
@@ -362,7 +362,7 @@ fn a_coding_beside_chunked_is_not_implemented_and_a_later_http_1_is_1_1() {
 #[test]
 fn the_received_part_of_a_body_is_written_before_the_cut() {
     run(async {
-        let http = fun(|_: HttpRequest| async { Response::new(Body::stream(Cut(0))) });
+        let http = fun(|_: HttpRequest| async { Response::new(Body::stream(BrokenBody(0))) });
         let server = start(listener(), None, http, fun(echo_bytes));
         let all = server.ask(GET).await;
         assert!(all.starts_with("HTTP/1.1 200") && all.ends_with("5\r\nbegin\r\n"), "{all}");

@@ -2,7 +2,7 @@
 
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::Server;
+use super::TestServer;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -19,7 +19,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 pub const HEADERS: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'h'];
 
 /// A connection whose HTTP/2 preface has been exchanged.
-pub async fn raw(server: &Server) -> TcpStream {
+pub async fn raw(server: &TestServer) -> TcpStream {
     let mut client = server.connect().await;
     client.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();
     client

@@ -22,7 +22,8 @@ use std::{
 use attache_config::model::{Bind, Listener};
 use attache_http::Body;
 use attache_listener::{
-    Connections, Drain, DrainTrigger, HttpRequest, Opaque, Settings, Workers, bind, serve,
+    Connections, ConnectionsPerWorker, Drain, DrainTrigger, HttpRequest, ListenerSettings, OpaqueConnection,
+    bind, serve,
 };
 use attache_telemetry::{Exchange, Metrics, Reason};
 use http::Response;
@@ -56,20 +57,32 @@ pub fn listener() -> Listener {
     }
 }
 
-/// A service made from a function.
-pub struct Fun<F>(pub Rc<F>);
+/// Runs hyper's tasks on the test's thread.
+#[derive(Clone)]
+pub struct LocalExecutor;
 
-impl<F> Clone for Fun<F> {
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async {
+            future.await;
+        });
+    }
+}
+
+/// A service made from a function.
+pub struct FnService<F>(pub Rc<F>);
+
+impl<F> Clone for FnService<F> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-pub fn fun<F>(f: F) -> Fun<F> {
-    Fun(Rc::new(f))
+pub fn fun<F>(f: F) -> FnService<F> {
+    FnService(Rc::new(f))
 }
 
-impl<Q, A, F, Fut> tower::Service<Q> for Fun<F>
+impl<Q, A, F, Fut> tower::Service<Q> for FnService<F>
 where
     F: Fn(Q) -> Fut,
     Fut: Future<Output = A> + 'static,
@@ -90,7 +103,7 @@ where
 
 /// The report of one exchange.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Done {
+pub struct ReportedExchange {
     pub protocol: &'static str,
     pub method: String,
     pub host: String,
@@ -103,14 +116,14 @@ pub struct Done {
     pub sent: u64,
 }
 
-pub struct Server {
+pub struct TestServer {
     pub address: SocketAddr,
     pub trigger: DrainTrigger,
-    pub done: Rc<RefCell<Vec<Done>>>,
+    pub done: Rc<RefCell<Vec<ReportedExchange>>>,
     pub connections: Arc<Connections>,
     pub task: JoinHandle<()>,
     /// Replaces the settings.
-    pub settings: tokio::sync::watch::Sender<Rc<Settings>>,
+    pub settings: tokio::sync::watch::Sender<Rc<ListenerSettings>>,
 }
 
 /// A service with the proxy's own type of responses, made from a service with the `http` crate's type.
@@ -135,12 +148,12 @@ where
     }
 }
 
-pub fn start<H, T>(listener: Listener, tls: Option<attache_tls::Acceptor>, http: H, tcp: T) -> Server
+pub fn start<H, T>(listener: Listener, tls: Option<attache_tls::Acceptor>, http: H, tcp: T) -> TestServer
 where
     H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin + 'static>
         + Clone
         + 'static,
-    T: tower::Service<Opaque, Response: Into<attache_listener::OpaqueOutcome>, Error = Infallible>
+    T: tower::Service<OpaqueConnection, Response: Into<attache_listener::OpaqueOutcome>, Error = Infallible>
         + Clone
         + 'static,
 {
@@ -154,22 +167,22 @@ pub fn start_taking<H, T>(
     tls: Option<attache_tls::Acceptor>,
     http: H,
     tcp: T,
-) -> Server
+) -> TestServer
 where
     H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin + 'static>
         + Clone
         + 'static,
-    T: tower::Service<Opaque, Response: Into<attache_listener::OpaqueOutcome>, Error = Infallible>
+    T: tower::Service<OpaqueConnection, Response: Into<attache_listener::OpaqueOutcome>, Error = Infallible>
         + Clone
         + 'static,
 {
     let http = Answering(http);
-    let sockets = bind(&listener.bind[0], &Workers::new(1)).unwrap();
+    let sockets = bind(&listener.bind[0], &ConnectionsPerWorker::new(1)).unwrap();
     let address = sockets[0].local_addr().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
-    let done: Rc<RefCell<Vec<Done>>> = Rc::default();
+    let done: Rc<RefCell<Vec<ReportedExchange>>> = Rc::default();
     let note = done.clone();
     let on_finish = Rc::new(move |exchange: &Exchange| {
-        note.borrow_mut().push(Done {
+        note.borrow_mut().push(ReportedExchange {
             protocol: exchange.protocol,
             method: exchange.method.borrow().to_string(),
             host: exchange.host.borrow().to_string(),
@@ -183,7 +196,7 @@ where
         });
     });
     let connections = Arc::new(Connections::default());
-    let settings = Settings {
+    let settings = ListenerSettings {
         listener: Arc::new(listener),
         tls,
         connections: connections.clone(),
@@ -198,11 +211,11 @@ where
     let trigger = DrainTrigger::new();
     let drain: Drain = trigger.subscribe();
     let task = tokio::task::spawn_local(serve(following, sockets, http, tcp, drain));
-    Server { address, trigger, done, connections, task, settings }
+    TestServer { address, trigger, done, connections, task, settings }
 }
 
 /// A server that answers with the request, and echoes opaque bytes.
-pub fn echo(listener: Listener) -> Server {
+pub fn echo(listener: Listener) -> TestServer {
     start(listener, None, fun(answer), fun(echo_bytes))
 }
 
@@ -230,7 +243,7 @@ pub async fn answer(request: HttpRequest) -> Response<Body> {
     }
 }
 
-pub async fn echo_bytes(mut opaque: Opaque) {
+pub async fn echo_bytes(mut opaque: OpaqueConnection) {
     let hello = opaque.hello.take().map(|hello| format!("{hello:?}\n")).unwrap_or_default();
     let _ = opaque.io.write_all(hello.as_bytes()).await;
     let mut space = [0; 4096];
@@ -240,7 +253,7 @@ pub async fn echo_bytes(mut opaque: Opaque) {
     let _ = opaque.io.shutdown().await;
 }
 
-impl Server {
+impl TestServer {
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
@@ -253,7 +266,7 @@ impl Server {
     }
 
     /// Waits until this many exchanges were reported.
-    pub async fn finished(&self, count: usize) -> Vec<Done> {
+    pub async fn finished(&self, count: usize) -> Vec<ReportedExchange> {
         until(|| self.done.borrow().len() >= count).await;
         self.done.borrow().clone()
     }

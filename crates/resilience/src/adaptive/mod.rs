@@ -49,7 +49,7 @@ use samples::LatencySamples;
 use tokio::time::Instant;
 
 /// Windows in a row at the lowest limit after which minRTT is measured again.
-const AT_LOWEST: u32 = 5;
+const WINDOWS_AT_MINIMUM: u32 = 5;
 
 /// The gradient controller of one upstream, shared by all workers.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl Gradient {
         }
         if new > lowest {
             self.at_lowest.store(0, Relaxed);
-        } else if self.at_lowest.fetch_add(1, Relaxed) + 1 >= AT_LOWEST {
+        } else if self.at_lowest.fetch_add(1, Relaxed) + 1 >= WINDOWS_AT_MINIMUM {
             self.measure(phase);
         }
     }

@@ -91,7 +91,7 @@ async fn only_windows_in_a_row_at_the_lowest_limit_begin_a_measurement() {
         gradient.sample(phase, MS, 1, now);
     }
     for _ in 0..3 {
-        for _ in 1..AT_LOWEST {
+        for _ in 1..WINDOWS_AT_MINIMUM {
             window(&gradient, 100 * MS, 100, &mut now);
         }
         assert_eq!(gradient.limit(), 3);
@@ -148,7 +148,7 @@ async fn five_windows_at_the_lowest_limit_begin_a_measurement() {
         let phase = gradient.begun(1, now);
         gradient.sample(phase, MS, 1, now);
     }
-    for windows in 1..=AT_LOWEST {
+    for windows in 1..=WINDOWS_AT_MINIMUM {
         assert!(!gradient.reading().measuring, "{windows}");
         assert_eq!(window(&gradient, 100 * MS, 3, &mut now), 3);
     }
@@ -217,12 +217,12 @@ async fn windows_at_the_lowest_limit_are_counted_anew_after_a_measurement() {
     let mut config = config();
     config.min_rtt.interval = Duration::from_hours(1);
     let gradient = measured(config, MS, now);
-    for _ in 0..AT_LOWEST {
+    for _ in 0..WINDOWS_AT_MINIMUM {
         window(&gradient, 100 * MS, 3, &mut now);
     }
     assert!(gradient.reading().measuring);
     measure(&gradient, 100 * MS, now);
-    for _ in 1..AT_LOWEST {
+    for _ in 1..WINDOWS_AT_MINIMUM {
         window(&gradient, 5000 * MS, 3, &mut now);
         assert!(!gradient.reading().measuring);
     }
@@ -234,7 +234,7 @@ async fn windows_at_the_lowest_limit_are_counted_anew_after_a_measurement() {
 async fn a_min_rtt_of_the_config_is_never_measured() {
     let mut now = Instant::now();
     let gradient = Gradient::new(fixed(10 * MS), now);
-    for _ in 0..4 * AT_LOWEST {
+    for _ in 0..4 * WINDOWS_AT_MINIMUM {
         window(&gradient, 1000 * MS, 3, &mut now);
         assert!(!gradient.reading().measuring);
     }

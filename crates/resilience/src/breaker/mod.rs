@@ -29,8 +29,8 @@ use std::{
 
 use attache_http::Body;
 use attache_telemetry::{Reason, metrics};
-pub use attache_upstream::circuit::{Circuit, CircuitStatus, Phase};
-use attache_upstream::{Call, Error, SentPart, circuit::Admitted};
+pub use attache_upstream::circuit::{BreakerState, Circuit, CircuitStatus};
+use attache_upstream::{Call, Error, SentPart, circuit::AdmittedCall};
 use attache_wire::Response;
 
 use pin_project_lite::pin_project;
@@ -85,7 +85,7 @@ where
 
     fn call(&mut self, mut call: Call) -> Self::Future {
         if let Some(circuit) = &self.state.breaker {
-            match Admitted::by(circuit) {
+            match AdmittedCall::by(circuit) {
                 Ok(admitted) => call.judges.circuit = Some(admitted),
                 Err(wait) => {
                     count(&self.state.counters.circuit_open);

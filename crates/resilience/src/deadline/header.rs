@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::{
         stack,
-        testing::{Script, call, get, respond, state},
+        testing::{FakeUpstream, call, get, respond, state},
     };
 
     const NAME: HeaderName = HeaderName::from_static("x-request-deadline");
@@ -112,14 +112,14 @@ mod tests {
     }
 
     /// The value that each attempt carried.
-    async fn told(policy: &Policy, script: Script, call: Call) -> Vec<String> {
+    async fn told(policy: &Policy, script: FakeUpstream, call: Call) -> Vec<String> {
         let _ = stack(policy, &state(), script.clone()).call(call).await;
         let seen = script.seen.borrow();
         seen.iter().filter_map(|seen| Some(seen.headers.get(NAME)?.to_str().unwrap().to_owned())).collect()
     }
 
-    fn ok() -> Script {
-        Script::default().answer(1, || Ok(respond(200)))
+    fn ok() -> FakeUpstream {
+        FakeUpstream::default().answer(1, || Ok(respond(200)))
     }
 
     #[tokio::test(start_paused = true)]
@@ -143,7 +143,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_caller_is_answered_when_its_time_is_over() {
-        let never = Script::default().then(|_| std::future::pending());
+        let never = FakeUpstream::default().then(|_| std::future::pending());
         let start = Instant::now();
         let error = stack(&policy(2000, 0), &state(), never).call(asking("250")).await.unwrap_err();
         assert_eq!((error.reason, start.elapsed()), (Reason::RequestTimeout, 250 * MS));
@@ -151,7 +151,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_sent_for_a_caller_whose_time_is_over() {
-        let script = Script::default();
+        let script = FakeUpstream::default();
         let error = stack(&policy(2000, 0), &state(), script.clone()).call(asking("0")).await.unwrap_err();
         assert_eq!((error.reason, script.attempts()), (Reason::RequestTimeout, 0));
     }
@@ -162,7 +162,7 @@ mod tests {
             tokio::time::sleep(400 * MS).await;
             Ok(respond(503))
         };
-        let script = Script::default().then(slow).answer(2, || Ok(respond(200)));
+        let script = FakeUpstream::default().then(slow).answer(2, || Ok(respond(200)));
         let told = told(&policy(2000, 0), script, asking("1000")).await;
         let second: u64 = told[1].parse().unwrap();
         assert_eq!(told[0], "1000");

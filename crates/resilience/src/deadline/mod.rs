@@ -40,7 +40,7 @@ use std::{
 use attache_config::model::Timeouts;
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Progress, SentPart, boxed};
+use attache_upstream::{BodyProgress, Call, Error, SentPart, boxed};
 use attache_wire::{Response, header::CONTENT_TYPE};
 use body::{ActiveBody, TimedBody};
 use http::{HeaderName, Method, StatusCode};
@@ -134,7 +134,7 @@ where
         if (!idle.is_zero() || after_upload.is_some()) && !call.request.body().is_end_stream() {
             // Two allocations for a request with a body: the response's side must see that the upload still sends
             // bytes.
-            let activity = Activity::new(Progress { earliest: request, ..Progress::default() });
+            let activity = Activity::new(BodyProgress { earliest: request, ..BodyProgress::default() });
             let body = std::mem::take(call.request.body_mut());
             *call.request.body_mut() = Body::stream(ActiveBody::new(body, activity.clone()));
             upload = Some(activity);

@@ -9,7 +9,7 @@ use tower::Service;
 use super::*;
 use crate::{
     stack,
-    testing::{Script, call, channel, get, next, post, read, respond, state},
+    testing::{FakeUpstream, call, channel, get, next, post, read, respond, state},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -22,11 +22,11 @@ fn timeouts(request: Duration, per_try: Duration, idle: Duration) -> Policy {
     }
 }
 
-fn never() -> Script {
-    Script::default().then(|_| std::future::pending())
+fn never() -> FakeUpstream {
+    FakeUpstream::default().then(|_| std::future::pending())
 }
 
-async fn outcome(policy: &Policy, script: Script, call: Call) -> Result<Response<Body>, Error> {
+async fn outcome(policy: &Policy, script: FakeUpstream, call: Call) -> Result<Response<Body>, Error> {
     stack(policy, &state(), script).call(call).await
 }
 
@@ -75,7 +75,7 @@ async fn the_shorter_of_the_callers_deadline_and_the_routes_wins() {
 
 #[tokio::test(start_paused = true)]
 async fn no_work_is_done_for_a_caller_that_no_longer_waits() {
-    let script = Script::default();
+    let script = FakeUpstream::default();
     let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
     let error = outcome(&policy, script.clone(), grpc("0n")).await.unwrap_err();
     assert_eq!((error.reason, script.attempts()), (Reason::RequestTimeout, 0));
@@ -85,7 +85,7 @@ async fn no_work_is_done_for_a_caller_that_no_longer_waits() {
 async fn a_response_that_ends_too_late_is_cut_and_never_ended_cleanly() {
     let start = Instant::now();
     let (frames, body) = channel();
-    let script = Script::default().then(|_| async { Ok(Response::new(body)) });
+    let script = FakeUpstream::default().then(|_| async { Ok(Response::new(body)) });
     let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
     let mut response = outcome(&policy, script, get()).await.unwrap();
     frames.send(Ok(Bytes::from_static(b"part"))).unwrap();
@@ -104,7 +104,7 @@ async fn a_reader_slower_than_the_deadline_is_cut_though_every_frame_is_there() 
     for _ in 0..10 {
         frames.send(Ok(Bytes::from_static(b"part"))).unwrap();
     }
-    let script = Script::default().then(|_| async { Ok(Response::new(body)) });
+    let script = FakeUpstream::default().then(|_| async { Ok(Response::new(body)) });
     let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
     let mut response = outcome(&policy, script, get()).await.unwrap();
     let mut read = 0;
@@ -125,7 +125,7 @@ async fn a_stream_may_outlast_the_request_deadline_but_not_the_callers() {
         ("text/html", get(), true),
     ] {
         let (frames, body) = channel();
-        let script = Script::default().then(move |_| async move { Ok(with(content_type, body)) });
+        let script = FakeUpstream::default().then(move |_| async move { Ok(with(content_type, body)) });
         let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
         let mut response = outcome(&policy, script, call).await.unwrap();
         tokio::join!(
@@ -141,7 +141,7 @@ async fn a_stream_may_outlast_the_request_deadline_but_not_the_callers() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_without_a_byte_is_cut_after_exactly_the_idle_time() {
     let (_frames, body) = channel();
-    let script = Script::default().then(|_| async { Ok(with("text/event-stream", body)) });
+    let script = FakeUpstream::default().then(|_| async { Ok(with("text/event-stream", body)) });
     let policy = timeouts(Duration::ZERO, Duration::ZERO, Duration::from_secs(8));
     let mut response = outcome(&policy, script, get()).await.unwrap();
     let start = Instant::now();
@@ -153,7 +153,7 @@ async fn a_stream_without_a_byte_is_cut_after_exactly_the_idle_time() {
 async fn the_last_byte_is_followed_by_one_to_one_and_a_quarter_idle_times() {
     for offset in [1, 1999, 2000, 2001, 3999, 5500] {
         let (frames, body) = channel();
-        let script = Script::default().then(|_| async { Ok(with("text/event-stream", body)) });
+        let script = FakeUpstream::default().then(|_| async { Ok(with("text/event-stream", body)) });
         let policy = timeouts(Duration::ZERO, Duration::ZERO, Duration::from_secs(8));
         let mut response = outcome(&policy, script, get()).await.unwrap();
         frames.send(Ok(Bytes::from_static(b"head"))).unwrap();
@@ -176,7 +176,7 @@ async fn the_last_byte_is_followed_by_one_to_one_and_a_quarter_idle_times() {
 async fn bytes_of_the_request_keep_the_stream_alive() {
     let (upload, request) = channel();
     let (_frames, response) = channel();
-    let script = Script::default().then(|mut call| async move {
+    let script = FakeUpstream::default().then(|mut call| async move {
         // As on a real connection, the request's body is still read while the response is written.
         let reading = async move { read(call.request.body_mut()).await };
         Ok(with("text/event-stream", Body::stream(Beside::new(reading, response))))
@@ -210,7 +210,7 @@ async fn an_upstream_that_never_answers_is_idle_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_without_a_body_is_not_wrapped() {
-    let script = Script::default().answer(1, || Ok(respond(204)));
+    let script = FakeUpstream::default().answer(1, || Ok(respond(204)));
     let response = outcome(&Policy::default(), script, get()).await.unwrap();
     assert_eq!(format!("{:?}", response.body()), "Body(empty)");
 }
@@ -221,7 +221,7 @@ async fn the_default_timeout_ends_with_the_head_and_a_body_may_then_take_any_tim
         let mut policy = Policy::default();
         policy.timeouts.whole = whole;
         let (frames, body) = channel();
-        let script = Script::default().then(|_| async { Ok(Response::new(body)) });
+        let script = FakeUpstream::default().then(|_| async { Ok(Response::new(body)) });
         let mut response = stack(&policy, &state(), script).call(get()).await.unwrap();
         tokio::spawn(async move {
             for _ in 0..60 {
@@ -234,7 +234,7 @@ async fn the_default_timeout_ends_with_the_head_and_a_body_may_then_take_any_tim
             read.map(|bytes| bytes.len()).map_err(|error| error.reason),
             if cut { Err(Some(Reason::RequestTimeout)) } else { Ok(60) }
         );
-        let hangs = Script::default().then(|_| std::future::pending());
+        let hangs = FakeUpstream::default().then(|_| std::future::pending());
         let error = stack(&policy, &state(), hangs).call(get()).await.unwrap_err();
         assert_eq!(error.reason, Reason::RequestTimeout);
     }
@@ -247,7 +247,7 @@ async fn the_default_counts_from_the_end_of_an_upload_and_a_set_timeout_from_its
         [(false, minutes, 40 + 15), (false, Duration::ZERO, 40 + 15), (true, minutes, 15)]
     {
         let (upload, request) = channel();
-        let script = Script::default().then(|mut call| async move {
+        let script = FakeUpstream::default().then(|mut call| async move {
             let _ = read(call.request.body_mut()).await;
             std::future::pending().await
         });
@@ -277,7 +277,7 @@ async fn the_default_counts_from_the_last_byte_or_from_the_moment_that_nobody_re
     let deadline = |script| Deadline::new(script, Timeouts::default(), state());
     let start = Instant::now();
     // The last frame says that it is the last one, so its reader asks for no further one.
-    let reads = Script::default().then(|mut call| async move {
+    let reads = FakeUpstream::default().then(|mut call| async move {
         next(call.request.body_mut()).await.unwrap().unwrap();
         std::future::pending::<()>().await;
         drop(call);
@@ -288,7 +288,7 @@ async fn the_default_counts_from_the_last_byte_or_from_the_moment_that_nobody_re
 
     let start = Instant::now();
     let (_upload, request) = channel();
-    let drops = Script::default().then(|call| async move {
+    let drops = FakeUpstream::default().then(|call| async move {
         sleep(Duration::from_secs(5)).await;
         drop(call);
         std::future::pending().await
@@ -298,10 +298,10 @@ async fn the_default_counts_from_the_last_byte_or_from_the_moment_that_nobody_re
 }
 
 /// A script whose attempt never ends, and a pointer that lasts as long as the attempt.
-fn held() -> (Script, std::rc::Weak<()>) {
+fn held() -> (FakeUpstream, std::rc::Weak<()>) {
     let attempt = std::rc::Rc::new(());
     let alive = std::rc::Rc::downgrade(&attempt);
-    let script = Script::default().then(|_| async move {
+    let script = FakeUpstream::default().then(|_| async move {
         std::future::pending::<()>().await;
         drop(attempt);
         unreachable!()
@@ -353,7 +353,7 @@ async fn each_timeout_has_its_own_counter_and_its_cause_names_the_limit_and_its_
         (|| grpc("20m"), "the answer was not whole within the caller's deadline (20ms)"),
     ] {
         let (_frames, body) = channel();
-        let script = Script::default().then(|_| async { Ok(Response::new(body)) });
+        let script = FakeUpstream::default().then(|_| async { Ok(Response::new(body)) });
         let mut response = outcome(&timeouts(second, off, off), script, call()).await.unwrap();
         let error = next(response.body_mut()).await.unwrap().unwrap_err();
         assert_eq!(std::error::Error::source(&error).unwrap().to_string(), cause);
@@ -365,7 +365,7 @@ async fn an_endpoint_is_overdue_only_if_it_has_had_the_whole_request_for_the_tim
     for (whole, late) in [(false, [false, false, true]), (true, [true, true, true])] {
         let (upload, request) = channel();
         let (tell, told) = tokio::sync::oneshot::channel();
-        let script = Script::default().then(|mut call| async move {
+        let script = FakeUpstream::default().then(|mut call| async move {
             let _ = tell.send(call.context.overdue.clone());
             let _ = read(call.request.body_mut()).await;
             std::future::pending().await
@@ -391,7 +391,7 @@ async fn an_endpoint_is_overdue_only_if_it_has_had_the_whole_request_for_the_tim
 #[tokio::test(start_paused = true)]
 async fn only_the_idle_timeout_ends_an_upload() {
     let (_upload, request) = channel();
-    let script = Script::default().then(|mut call| async move {
+    let script = FakeUpstream::default().then(|mut call| async move {
         let _ = read(call.request.body_mut()).await;
         std::future::pending().await
     });
@@ -431,7 +431,7 @@ async fn the_routes_deadline_counts_against_the_endpoint_but_the_callers_does_no
     ] {
         let state = state();
         for _ in 0..5 {
-            let script = Script::default().at(2, |_| std::future::pending());
+            let script = FakeUpstream::default().at(2, |_| std::future::pending());
             assert!(stack(&policy, &state, script).call(call()).await.is_err());
         }
         let endpoints = state.shared.endpoints.load();

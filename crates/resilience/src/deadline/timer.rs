@@ -15,7 +15,7 @@ use std::{
 
 use attache_http::time::{Sleep, sleep_until};
 use attache_telemetry::Reason;
-use attache_upstream::Progress;
+use attache_upstream::BodyProgress;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 const TICKS: u8 = 4;
 
 /// Shared by the request's body and the timer.
-pub(super) type Activity = Rc<Progress>;
+pub(super) type Activity = Rc<BodyProgress>;
 
 /// What ends a stream.
 #[derive(Clone, Debug)]

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::{
         front,
-        testing::{Script, call, get},
+        testing::{FakeUpstream, call, get},
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -186,8 +186,8 @@ mod tests {
         Arc::new(RouteState { limiter: None, fault: Some(fault) })
     }
 
-    fn script() -> Script {
-        Script::default().answer(1, || Ok(crate::testing::respond(200)))
+    fn script() -> FakeUpstream {
+        FakeUpstream::default().answer(1, || Ok(crate::testing::respond(200)))
     }
 
     #[tokio::test(start_paused = true)]
@@ -219,7 +219,7 @@ mod tests {
         let route = route(Fault { response_rate, ..Fault::default() });
         let mut slow = 0;
         for _ in 0..1000 {
-            let script = Script::default()
+            let script = FakeUpstream::default()
                 .answer(1, || Ok(crate::testing::respond(200).map(|_| Body::full(vec![0; 1000]))));
             let start = Instant::now();
             let mut response = front(&route, script).call(get()).await.unwrap();

@@ -18,7 +18,7 @@ pub enum GlobalLimited {
 
 /// Applies a `RateLimitResponse` to the heads of a request and of its response; `None` if `message` is not one.
 pub fn apply(message: &[u8], request: &mut Fields, response: &mut Fields) -> Option<GlobalLimited> {
-    let answer = messages::LimitAnswer::from(messages::Response::decode(message).ok()?);
+    let answer = messages::LimitAnswer::from(messages::RateLimitResponse::decode(message).ok()?);
     if answer.over_limit {
         let error = over_limit(&answer);
         return Some(GlobalLimited::Refused(error.headers, error.retry_after));

@@ -35,17 +35,16 @@ pub(super) struct DescriptorEntry {
 }
 
 /// `RateLimitResponse`.
-#[expect(clippy::struct_field_names, reason = "they are those of the protocol")]
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Response {
+pub(super) struct RateLimitResponse {
     #[prost(int32, tag = "1")]
     overall_code: i32,
     #[prost(message, repeated, tag = "2")]
     statuses: Vec<DescriptorStatus>,
     #[prost(message, repeated, tag = "3")]
-    response_headers_to_add: Vec<HeaderValue>,
+    response_headers_to_add: Vec<LimitHeaderValue>,
     #[prost(message, repeated, tag = "4")]
-    request_headers_to_add: Vec<HeaderValue>,
+    request_headers_to_add: Vec<LimitHeaderValue>,
 }
 
 /// `RateLimitResponse.DescriptorStatus`.
@@ -54,7 +53,7 @@ struct DescriptorStatus {
     #[prost(int32, tag = "1")]
     code: i32,
     #[prost(message, optional, tag = "2")]
-    current_limit: Option<RateLimit>,
+    current_limit: Option<DescriptorLimit>,
     #[prost(uint32, tag = "3")]
     limit_remaining: u32,
     #[prost(message, optional, tag = "4")]
@@ -63,7 +62,7 @@ struct DescriptorStatus {
 
 /// `RateLimitResponse.RateLimit`.
 #[derive(Clone, PartialEq, Message)]
-struct RateLimit {
+struct DescriptorLimit {
     #[prost(uint32, tag = "1")]
     requests_per_unit: u32,
 }
@@ -79,7 +78,7 @@ struct ProtoDuration {
 
 /// `envoy.config.core.v3.HeaderValue`: its value is text or, in another field, bytes.
 #[derive(Clone, PartialEq, Message)]
-struct HeaderValue {
+struct LimitHeaderValue {
     #[prost(bytes = "vec", tag = "1")]
     key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -113,9 +112,10 @@ pub(super) struct LimitStatus {
     pub(super) reset: Option<Duration>,
 }
 
-impl From<Response> for LimitAnswer {
-    fn from(response: Response) -> Self {
-        let headers = |headers: Vec<HeaderValue>| headers.into_iter().map(HeaderValue::pair).collect();
+impl From<RateLimitResponse> for LimitAnswer {
+    fn from(response: RateLimitResponse) -> Self {
+        let headers =
+            |headers: Vec<LimitHeaderValue>| headers.into_iter().map(LimitHeaderValue::pair).collect();
         Self {
             over_limit: response.overall_code == OVER_LIMIT,
             statuses: response.statuses.iter().map(DescriptorStatus::status).collect(),
@@ -125,7 +125,7 @@ impl From<Response> for LimitAnswer {
     }
 }
 
-impl HeaderValue {
+impl LimitHeaderValue {
     fn pair(self) -> (Vec<u8>, Vec<u8>) {
         (self.key, if self.raw_value.is_empty() { self.value } else { self.raw_value })
     }
@@ -171,7 +171,7 @@ mod tests {
         message.extend([0x1a, 6, 0x0a, 1, b'x', 0x12, 1, 0xe9]);
         message.extend([0x22, 6, 0x0a, 1, b'a', 0x1a, 1, b'b']);
         message.extend([0x4a, 2, b'n', b'o']);
-        let found = LimitAnswer::from(Response::decode(&*message).unwrap());
+        let found = LimitAnswer::from(RateLimitResponse::decode(&*message).unwrap());
         let status = LimitStatus {
             over_limit: true,
             limit: Some(10),

@@ -31,7 +31,7 @@ use std::{
 
 use attache_config::model::{DescriptorAction, FailureMode, GlobalRateLimit, Name};
 use attache_http::{Body, is_framing};
-use attache_rpc::Service;
+use attache_rpc::UpstreamService;
 use attache_telemetry::{Reason, metrics};
 use attache_upstream::{Call, Error, SentPart};
 use attache_wire::{Fields, Response};
@@ -48,12 +48,12 @@ type BoxFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>;
 pub struct GlobalLimiter {
     config: GlobalRateLimit,
     route: Name,
-    service: Service,
+    service: UpstreamService,
 }
 
 impl GlobalLimiter {
     /// `service` is the upstream that counts.
-    pub fn new(config: GlobalRateLimit, route: Name, service: Service) -> Rc<Self> {
+    pub fn new(config: GlobalRateLimit, route: Name, service: UpstreamService) -> Rc<Self> {
         Rc::new(Self { config, route, service })
     }
 
@@ -112,7 +112,8 @@ impl GlobalLimiter {
         const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
         let answer =
             self.service.unary(METHOD, &question, &listener, self.config.timeout, MAX_ANSWER_BYTES).await;
-        let answer = answer.map(|response: messages::Response| messages::LimitAnswer::from(response));
+        let answer =
+            answer.map(|response: messages::RateLimitResponse| messages::LimitAnswer::from(response));
         let outcome = match &answer {
             Ok(answer) if answer.over_limit => "over-limit",
             Ok(_) => "ok",

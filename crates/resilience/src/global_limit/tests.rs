@@ -1,15 +1,15 @@
 use std::{sync::Arc, time::Duration};
 
 use attache_config::model::{GenericKey, RequestHeaders};
-use attache_http::{Client, Proven};
+use attache_http::{Client, VerifiedIdentity};
 use http::StatusCode;
 use tokio::time::{Instant, sleep};
 use tower::Service as _;
 
 use super::*;
 use crate::{
-    RouteState, front_with, own_calls,
-    testing::{CallResult, Script, get, respond},
+    CallResult, RouteState, front_with, own_calls,
+    testing::{FakeUpstream, get, respond},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -38,7 +38,7 @@ fn config(failure_mode: FailureMode) -> GlobalRateLimit {
     }
 }
 
-fn limiter(failure_mode: FailureMode, service: &Script) -> Rc<GlobalLimiter> {
+fn limiter(failure_mode: FailureMode, service: &FakeUpstream) -> Rc<GlobalLimiter> {
     let service = own_calls("limits".into(), "limits:8081".into(), service.clone());
     GlobalLimiter::new(config(failure_mode), "r".into(), service)
 }
@@ -55,14 +55,18 @@ fn request(user: &str) -> Call {
     call
 }
 
-async fn send(limiter: Rc<GlobalLimiter>, upstream: &Script, call: Call) -> Result<Response<Body>, Error> {
+async fn send(
+    limiter: Rc<GlobalLimiter>,
+    upstream: &FakeUpstream,
+    call: Call,
+) -> Result<Response<Body>, Error> {
     front_with(&Arc::new(RouteState::default()), Some(limiter), upstream.clone()).call(call).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_over_the_limit_is_not_sent_and_its_answer_says_when_to_retry() {
-    let service = Script::default().answer(1, || Ok(answers(&OVER, "0")));
-    let upstream = Script::default();
+    let service = FakeUpstream::default().answer(1, || Ok(answers(&OVER, "0")));
+    let upstream = FakeUpstream::default();
     let error = send(limiter(FailureMode::Allow, &service), &upstream, request("ann")).await.unwrap_err();
     assert_eq!((error.reason, error.retry_after), (Reason::RateLimited, Some(3000 * MS)));
     let headers = error.headers.unwrap();
@@ -77,20 +81,20 @@ async fn a_request_over_the_limit_is_not_sent_and_its_answer_says_when_to_retry(
 async fn a_refused_request_gets_the_services_headers_and_an_empty_value_is_not_counted() {
     /// `{ overall_code: OVER_LIMIT, response_headers_to_add: [ x: y ] }`
     const ANSWER: [u8; 15] = [0, 0, 0, 0, 10, 8, 2, 26, 6, 10, 1, b'x', 18, 1, b'y'];
-    let service = Script::default().answer(1, || Ok(answers(&ANSWER, "0")));
-    let error = send(limiter(FailureMode::Allow, &service), &Script::default(), request("ann")).await;
+    let service = FakeUpstream::default().answer(1, || Ok(answers(&ANSWER, "0")));
+    let error = send(limiter(FailureMode::Allow, &service), &FakeUpstream::default(), request("ann")).await;
     assert_eq!(error.unwrap_err().headers.unwrap().get("x").unwrap(), "y");
 
-    let service = Script::default();
-    let upstream = Script::default().answer(2, || Ok(respond(200)));
+    let service = FakeUpstream::default();
+    let upstream = FakeUpstream::default().answer(2, || Ok(respond(200)));
     assert!(send(limiter(FailureMode::Deny, &service), &upstream, request("")).await.is_ok());
     assert_eq!((service.attempts(), upstream.attempts()), (0, 1), "the service accepts no empty values");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_within_the_limit_continues_with_the_services_headers() {
-    let service = Script::default().answer(1, || Ok(answers(&FINE, "0")));
-    let upstream = Script::default().answer(2, || Ok(respond(200)));
+    let service = FakeUpstream::default().answer(1, || Ok(answers(&FINE, "0")));
+    let upstream = FakeUpstream::default().answer(2, || Ok(respond(200)));
     let response = send(limiter(FailureMode::Deny, &service), &upstream, request("ann")).await.unwrap();
     assert_eq!(response.headers().get("x").unwrap(), "y");
     assert_eq!(upstream.seen.borrow()[0].headers.get("a").unwrap(), "b");
@@ -104,8 +108,8 @@ async fn a_request_within_the_limit_continues_with_the_services_headers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_a_value_to_count_is_not_asked_for() {
-    let service = Script::default();
-    let upstream = Script::default().answer(2, || Ok(respond(200)));
+    let service = FakeUpstream::default();
+    let upstream = FakeUpstream::default().answer(2, || Ok(respond(200)));
     assert!(send(limiter(FailureMode::Deny, &service), &upstream, get()).await.is_ok());
     assert_eq!((service.attempts(), upstream.attempts()), (0, 1));
 }
@@ -116,11 +120,11 @@ async fn after_exactly_the_timeout_without_an_answer_the_mode_decides() {
         [(FailureMode::Allow, Ok(StatusCode::OK)), (FailureMode::Deny, Err(Reason::RateLimitServiceError))]
     {
         let start = Instant::now();
-        let service = Script::default().then(|_| async {
+        let service = FakeUpstream::default().then(|_| async {
             sleep(1000 * MS).await;
             Ok(answers(&FINE, "0"))
         });
-        let upstream = Script::default().answer(2, || Ok(respond(200)));
+        let upstream = FakeUpstream::default().answer(2, || Ok(respond(200)));
         let end = send(limiter(mode, &service), &upstream, request("ann")).await;
         assert_eq!(end.map(|r| r.status()).map_err(|e| e.reason), expected);
         assert_eq!(start.elapsed(), 20 * MS);
@@ -137,8 +141,9 @@ async fn invalid_answers_are_failures() {
         || Err(Error::new(Reason::ConnectRefused, SentPart::Nothing)),
     ];
     for answer in bad {
-        let service = Script::default().answer(1, answer);
-        let error = send(limiter(FailureMode::Deny, &service), &Script::default(), request("ann")).await;
+        let service = FakeUpstream::default().answer(1, answer);
+        let error =
+            send(limiter(FailureMode::Deny, &service), &FakeUpstream::default(), request("ann")).await;
         assert_eq!(error.unwrap_err().reason, Reason::RateLimitServiceError);
     }
 }
@@ -159,12 +164,12 @@ async fn descriptors_are_filled_with_values_of_the_request() {
             skip_if_absent: true,
         })],
     ];
-    let service = own_calls("limits".into(), "limits".into(), Script::default());
+    let service = own_calls("limits".into(), "limits".into(), FakeUpstream::default());
     let limiter = GlobalLimiter::new(config, "r".into(), service);
     let mut call = request("ann");
     call.context_mut().client = Rc::new(Client {
         address: Some("[::ffff:10.0.0.7]:9".parse().unwrap()),
-        proven: Proven::names(["spiffe://x/web"], 0),
+        proven: VerifiedIdentity::names(["spiffe://x/web"], 0),
         ..Client::default()
     });
     *call.context.exchange.upstream.borrow_mut() = Some("orders".into());

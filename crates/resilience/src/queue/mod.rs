@@ -40,7 +40,7 @@ use std::{
 
 use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Load, Outcome, SentPart};
+use attache_upstream::{Call, Error, LatencyMeter, Outcome, SentPart};
 use attache_wire::Response;
 use bytes::Bytes;
 
@@ -72,7 +72,7 @@ impl<S> QueueAdmission<S> {
 
 impl<S: std::fmt::Debug> std::fmt::Debug for QueueAdmission<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admission").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("QueueAdmission").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
@@ -232,7 +232,7 @@ impl SharedPermit {
     }
 }
 
-impl Load for QueuePermit {
+impl LatencyMeter for QueuePermit {
     fn answered(&self, outcome: Outcome) {
         // An upstream that fails at once must not look fast. An overdue call would have taken even longer.
         if matches!(outcome, Outcome::Success | Outcome::Overdue(_)) {

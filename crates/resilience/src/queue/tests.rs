@@ -9,8 +9,8 @@ use tokio::{
 
 use super::*;
 use crate::{
-    stack,
-    testing::{CallResult, attempt, get, respond, state_of, upstream},
+    CallResult, stack,
+    testing::{attempt, get, respond, state_of, upstream},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -253,7 +253,7 @@ async fn a_grpc_upstream_is_told_the_time_that_remains_after_the_wait() {
     let bench = QueueBench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 30));
     tokio::task::yield_now().await;
-    let script = crate::testing::Script::default().answer(1, || Ok(respond(200)));
+    let script = crate::testing::FakeUpstream::default().answer(1, || Ok(respond(200)));
     let mut call = get();
     call.request.headers_mut().insert("grpc-timeout", http::HeaderValue::from_static("200m"));
     stack(&bench.policy, &bench.state, script.clone()).call(call).await.unwrap();
@@ -312,7 +312,7 @@ async fn calls_cut_by_their_deadline_are_samples_and_failures_are_none() {
     bench.at(200).await;
     let rtt = bench.state.gate.as_ref().unwrap().reading().adaptive.unwrap().sample_rtt.unwrap();
     assert!(rtt >= 140 * MS, "{rtt:?}");
-    let script = crate::testing::Script::default().answer(1, || Ok(respond(503)));
+    let script = crate::testing::FakeUpstream::default().answer(1, || Ok(respond(503)));
     bench.at(400).await;
     stack(&bench.policy, &bench.state, script).call(get()).await.unwrap();
     let after = bench.state.gate.as_ref().unwrap().reading().adaptive.unwrap().sample_rtt.unwrap();
@@ -323,7 +323,7 @@ async fn calls_cut_by_their_deadline_are_samples_and_failures_are_none() {
 async fn a_permit_is_held_until_the_bodys_end() {
     let bench = QueueBench::new(2, model::Queue::default());
     let (sender, body) = crate::testing::channel();
-    let script = crate::testing::Script::default().then(|_| async { Ok(Response::new(body)) });
+    let script = crate::testing::FakeUpstream::default().then(|_| async { Ok(Response::new(body)) });
     let mut response = stack(&bench.policy, &bench.state, script).call(get()).await.unwrap();
     let running = || bench.state.gate.as_ref().unwrap().reading().running;
     assert_eq!(running(), 1);

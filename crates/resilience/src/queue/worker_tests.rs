@@ -9,7 +9,7 @@ use super::{
     tests::{QueueBench, adaptive, seen},
     *,
 };
-use crate::testing::{Script, channel, get, next, respond};
+use crate::testing::{FakeUpstream, channel, get, next, respond};
 
 fn gate(bench: &QueueBench) -> &UpstreamPermits {
     bench.state.gate.as_deref().unwrap()
@@ -105,14 +105,14 @@ async fn a_caller_that_leaves_holds_nothing_whether_it_waits_or_was_just_called(
 
 /// An answer of this type, and how many calls run while it is kept.
 async fn answered(bench: &QueueBench, content_type: &'static str, body: Body) -> (Response<Body>, u32) {
-    let script = Script::default().then(move |_| async move {
+    let script = FakeUpstream::default().then(move |_| async move {
         Ok(http::Response::builder().header("content-type", content_type).body(body).unwrap().into())
     });
     let response = stack(bench, script).call(get()).await.unwrap();
     (response, gate(bench).reading().running)
 }
 
-fn stack(bench: &QueueBench, script: Script) -> crate::Stack<Script> {
+fn stack(bench: &QueueBench, script: FakeUpstream) -> crate::Stack<FakeUpstream> {
     crate::stack(&bench.policy, &bench.state, script)
 }
 
@@ -168,6 +168,6 @@ async fn calls_through_the_gate_measure_min_rtt_and_refusals_have_their_reason()
     assert!(!adaptive.measuring && adaptive.min_rtt.is_some(), "{adaptive:?}");
     let sample = "attache_upstream_overflow_total{upstream=\"orders\",reason=\"overflow-adaptive\"} 1";
     assert!(metrics.render().contains(sample));
-    let script = Script::default().answer(1, || Ok(respond(200)));
+    let script = FakeUpstream::default().answer(1, || Ok(respond(200)));
     assert!(stack(&bench, script).call(get()).await.is_ok());
 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use attache_config::model::{self, LimitKey};
 use attache_http::Client;
-use attache_wire::{Fields, Value};
+use attache_wire::{Fields, ValueRef};
 use tokio::time::Instant;
 
 use super::table::{Bucket, BucketTable};
@@ -54,7 +54,7 @@ impl Limiter {
         let by = |key: &[u8]| self.table.bucket(key, now).unwrap_or(&self.all);
         let bucket = match &self.config.by {
             LimitKey::Route => &self.all,
-            LimitKey::Header(name) => by(headers.get(name).map_or(b"", Value::as_bytes)),
+            LimitKey::Header(name) => by(headers.get(name).map_or(b"", ValueRef::as_bytes)),
             LimitKey::Client => match client.address.map(|address| address.ip()) {
                 Some(IpAddr::V4(ip)) => by(&ip.octets()),
                 Some(IpAddr::V6(ip)) => by(&ip.octets()),

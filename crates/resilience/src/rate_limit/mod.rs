@@ -51,19 +51,19 @@ impl From<RateLimited> for Error {
 
 /// Refuses requests above the route's rate.
 #[derive(Clone, Debug)]
-pub struct RateLimit<S> {
+pub struct RateLimitService<S> {
     inner: S,
     route: Arc<RouteState>,
 }
 
-impl<S> RateLimit<S> {
+impl<S> RateLimitService<S> {
     /// Puts the route's limit before a service.
     pub fn new(inner: S, route: Arc<RouteState>) -> Self {
         Self { inner, route }
     }
 }
 
-impl<S> Service<Call> for RateLimit<S>
+impl<S> Service<Call> for RateLimitService<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error>,
 {
@@ -87,7 +87,7 @@ where
 }
 
 pin_project! {
-    /// The future of [`RateLimit`].
+    /// The future of [`RateLimitService`].
     pub struct RateLimitFuture<F> {
         #[pin]
         inner: Option<F>,

@@ -4,14 +4,14 @@ use std::{
 };
 
 use attache_config::model::{self, LimitKey};
-use attache_http::{Client, Proven};
+use attache_http::{Client, VerifiedIdentity};
 use http::HeaderName;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     front,
-    testing::{Script, get, respond},
+    testing::{FakeUpstream, get, respond},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ async fn a_burst_and_then_evenly() {
 async fn the_answer_says_when_and_how_much() {
     let limiter = Some(Limiter::new(limit(2, 1, LimitKey::Route)));
     let route = Arc::new(RouteState { limiter, fault: None });
-    let script = Script::default().answer(1, || Ok(respond(200)));
+    let script = FakeUpstream::default().answer(1, || Ok(respond(200)));
     let mut service = front(&route, script);
     assert!(service.call(get()).await.is_ok());
     let error = service.call(get()).await.unwrap_err();
@@ -87,7 +87,7 @@ async fn invented_keys_share_one_bucket_and_remove_no_other() {
 async fn addresses_and_identities_are_keys() {
     let client = |ip: [u8; 4], identity: &str| Client {
         address: Some((ip, 1234).into()),
-        proven: Proven::names([identity], 0),
+        proven: VerifiedIdentity::names([identity], 0),
         ..Client::default()
     };
     let now = Instant::now();

@@ -5,7 +5,7 @@
 //! - if nothing of an attempt was sent, its first retry starts at once if there is an endpoint that was not tried: the
 //!   wait would protect only the failing endpoint, which gets no further attempt. Envoy waits here too;
 //! - the `Retry-After` (RFC 9110 section 10.2.3) of a 429 or 503 is the shortest wait, even if it is longer than
-//!   `backoff.max`. If it doesn't end before the deadline, or is longer than [`LONGEST_ASKED`], the caller gets the
+//!   `backoff.max`. If it doesn't end before the deadline, or is longer than [`MAX_RETRY_AFTER`], the caller gets the
 //!   response. It is a number of seconds or a date; a date counts from the response's own `Date`, if it has one, since
 //!   clocks differ; a past date is no wait. Any other value counts as absent, and of several the first counts.
 
@@ -19,7 +19,7 @@ use attache_wire::{
 use http::StatusCode;
 
 /// With a longer `Retry-After` than this the caller gets the response.
-pub(super) const LONGEST_ASKED: Duration = Duration::from_secs(30);
+pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// The wait before the n-th retry, n counted from 1.
 pub(super) fn wait(retry: &model::Retry, n: u32) -> Duration {
@@ -88,7 +88,7 @@ mod tests {
         ] {
             assert_eq!(read(503, no_date), None, "{no_date}");
         }
-        assert!(read(503, "Tue, 31 Dec 2999 23:59:59 GMT") > Some(LONGEST_ASKED));
+        assert!(read(503, "Tue, 31 Dec 2999 23:59:59 GMT") > Some(MAX_RETRY_AFTER));
         assert_eq!(read(503, "99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
     }
 

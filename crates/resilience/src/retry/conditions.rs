@@ -16,10 +16,10 @@ use std::ops::RangeInclusive;
 use attache_config::model::RetryOn;
 use attache_telemetry::{Class, Reason};
 use attache_upstream::{Error, SentPart};
-use attache_wire::{Fields, Known, header};
+use attache_wire::{Fields, KnownName, header};
 use http::{HeaderName, StatusCode};
 
-const GRPC_STATUS: Known = header::GRPC_STATUS;
+const GRPC_STATUS: KnownName = header::GRPC_STATUS;
 
 /// Whether the request never reached an application: no connection was made, or the peer says that it did not process
 /// the request.

@@ -32,7 +32,7 @@ use crate::{UpstreamState, budget::RetryPermit, counters::count};
 const DISCARDED: usize = 16 << 10;
 
 pin_project! {
-    /// The future of [`Retry`](super::Retry).
+    /// The future of [`RetryService`](super::RetryService).
     pub struct RetryFuture<S: Service<Call>> {
         #[pin]
         step: RetryStep<S, S::Future>,
@@ -193,7 +193,7 @@ impl Attempts<'_> {
                     return None;
                 }
                 let asked = backoff::asked(status, headers);
-                if asked.is_some_and(|asked| asked > backoff::LONGEST_ASKED) {
+                if asked.is_some_and(|asked| asked > backoff::MAX_RETRY_AFTER) {
                     return None;
                 }
                 (asked, SentPart::Response, Reason::UpstreamError)

@@ -54,7 +54,7 @@ use tower::{Layer, Service};
 
 use crate::UpstreamState;
 
-/// Makes [`Retry`]s.
+/// Makes [`RetryService`]s.
 #[derive(Clone, Debug)]
 pub struct RetryLayer {
     rules: Arc<RetryRules>,
@@ -69,18 +69,18 @@ impl RetryLayer {
 }
 
 impl<S: Clone> Layer<S> for RetryLayer {
-    type Service = Retry<S>;
+    type Service = RetryService<S>;
 
-    fn layer(&self, inner: S) -> Retry<S> {
+    fn layer(&self, inner: S) -> RetryService<S> {
         let again =
             AttemptSource { service: inner.clone(), rules: self.rules.clone(), state: self.state.clone() };
-        Retry { inner, again: Rc::new(again) }
+        RetryService { inner, again: Rc::new(again) }
     }
 }
 
 /// Retries a call if that is safe, useful, and within the budget.
 #[derive(Clone, Debug)]
-pub struct Retry<S> {
+pub struct RetryService<S> {
     inner: S,
     again: Rc<AttemptSource<S>>,
 }
@@ -94,14 +94,14 @@ struct AttemptSource<S> {
     state: Arc<UpstreamState>,
 }
 
-impl<S: Clone> Retry<S> {
+impl<S: Clone> RetryService<S> {
     /// Puts these retries around a service.
     pub fn new(inner: S, retry: model::Retry, state: Arc<UpstreamState>) -> Self {
         RetryLayer::new(retry, state).layer(inner)
     }
 }
 
-impl<S> Service<Call> for Retry<S>
+impl<S> Service<Call> for RetryService<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
 {

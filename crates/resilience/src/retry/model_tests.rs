@@ -24,7 +24,7 @@ use attache_config::model::{
 };
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Attempt, Balancer, Call, Error, RequestPermit, SentPart, Shared, outlier};
+use attache_upstream::{Attempt, Balancer, Call, Error, RequestPermit, SentPart, SharedUpstream, outlier};
 use attache_wire::Response;
 use http::Method;
 use proptest::prelude::*;
@@ -32,8 +32,8 @@ use tokio::time::{Instant, sleep};
 use tower::Service;
 
 use crate::{
-    UpstreamState, stack,
-    testing::{CallResult, call, respond, state_of, upstream},
+    CallResult, UpstreamState, stack,
+    testing::{call, respond, state_of, upstream},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -61,7 +61,7 @@ pub(super) struct Log {
 /// The upstream: the real balancer, and simulated endpoints.
 #[derive(Clone)]
 pub(super) struct ModelUpstream {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedUpstream>,
     pub(super) balancer: Rc<RefCell<Balancer>>,
     pub(super) behaviours: Rc<Vec<EndpointBehaviour>>,
     pub(super) log: Log,

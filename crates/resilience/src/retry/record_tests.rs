@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::{
-    stack,
-    testing::{CallResult, Script, channel, get, next, respond, state},
+    CallResult, stack,
+    testing::{FakeUpstream, channel, get, next, respond, state},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,7 +41,8 @@ async fn only_a_retry_with_a_good_answer_has_succeeded() {
         let mut policy = policy();
         policy.retry.attempts = 1;
         let state = state();
-        let script = Script::default().answer(1, || Ok(respond(503))).answer(2, move || Ok(respond(status)));
+        let script =
+            FakeUpstream::default().answer(1, || Ok(respond(503))).answer(2, move || Ok(respond(status)));
         let response = stack(&policy, &state, script.clone()).call(get()).await.unwrap();
         assert_eq!(response.status().as_u16(), status);
         assert_eq!(
@@ -57,7 +58,7 @@ async fn a_hidden_close_race_is_counted_and_named_but_is_no_retry() {
     let metrics = attache_telemetry::Metrics::new();
     metrics.worker().install();
     let state = state();
-    let script = Script::default().answer(1, || reset(true)).answer(1, || Ok(respond(200)));
+    let script = FakeUpstream::default().answer(1, || reset(true)).answer(1, || Ok(respond(200)));
     stack(&policy(), &state, script.clone()).call(get()).await.unwrap();
     assert_eq!((count(&state.counters.close_races), count(&state.counters.retries)), (1, 0));
     assert!(!script.seen.borrow()[1].headers.contains_key("x-attache-attempt"));
@@ -73,7 +74,7 @@ async fn the_time_of_each_ended_attempt_is_the_upstreams() {
         let call = get();
         let exchange = call.context.exchange.clone();
         let asked = exchange.clone();
-        let script = Script::default()
+        let script = FakeUpstream::default()
             .then(move |_| async move {
                 asked.handed_to_upstream();
                 sleep(SECOND).await;
@@ -97,7 +98,7 @@ async fn retry_after_is_waited_for_up_to_exactly_30_seconds() {
             let response = http::Response::builder().status(503).header("retry-after", seconds);
             Ok(response.body(Body::empty()).unwrap().into())
         };
-        let script = Script::default().answer(1, asks).answer(2, || Ok(respond(200)));
+        let script = FakeUpstream::default().answer(1, asks).answer(2, || Ok(respond(200)));
         stack(&policy, &state(), script.clone()).call(get()).await.unwrap();
         assert_eq!((script.attempts(), start.elapsed()), (attempts, (attempts as u32 - 1) * 30 * SECOND));
     }
@@ -113,7 +114,7 @@ async fn a_long_failed_answer_is_dropped_during_the_wait_and_not_after_it() {
         let response = http::Response::builder().status(503).header("retry-after", "2");
         Ok(response.body(body).unwrap().into())
     };
-    let script = Script::default().then(fails).answer(2, || Ok(respond(200)));
+    let script = FakeUpstream::default().then(fails).answer(2, || Ok(respond(200)));
     let (policy, state) = (policy(), state());
     let looks = async {
         sleep(SECOND).await;
@@ -126,7 +127,8 @@ async fn a_long_failed_answer_is_dropped_during_the_wait_and_not_after_it() {
 #[tokio::test(start_paused = true)]
 async fn the_answer_of_a_retry_is_whole_and_says_when_it_ends() {
     let (frames, body) = channel();
-    let script = Script::default().answer(1, || Ok(respond(503))).then(|_| async { Ok(Response::new(body)) });
+    let script =
+        FakeUpstream::default().answer(1, || Ok(respond(503))).then(|_| async { Ok(Response::new(body)) });
     let mut response = stack(&policy(), &state(), script).call(get()).await.unwrap();
     assert!(!response.body().is_end_stream());
     frames.send(Ok(Bytes::from_static(b"part"))).unwrap();
@@ -135,7 +137,7 @@ async fn the_answer_of_a_retry_is_whole_and_says_when_it_ends() {
     assert!(next(response.body_mut()).await.is_none());
 
     let full = || Ok(respond(200).map(|_| Body::full("whole")));
-    let script = Script::default().answer(1, || Ok(respond(503))).answer(2, full);
+    let script = FakeUpstream::default().answer(1, || Ok(respond(503))).answer(2, full);
     let mut response = stack(&policy(), &state(), script).call(get()).await.unwrap();
     assert_eq!((response.body().size_hint().exact(), response.body().is_end_stream()), (Some(5), false));
     next(response.body_mut()).await.unwrap().unwrap();

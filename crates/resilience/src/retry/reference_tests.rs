@@ -10,7 +10,7 @@ use attache_config::model::{
 };
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Balancer, circuit::Phase, outlier};
+use attache_upstream::{Balancer, circuit::BreakerState, outlier};
 use http::Method;
 use proptest::prelude::*;
 use tokio::time::{Instant, advance};
@@ -18,8 +18,8 @@ use tower::Service;
 
 use super::model_tests::{EndpointBehaviour, Log, ModelUpstream};
 use crate::{
-    UpstreamState, stack,
-    testing::{CallResult, call, state_of, upstream},
+    CallResult, UpstreamState, stack,
+    testing::{call, state_of, upstream},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -116,7 +116,7 @@ impl ReferenceRetry {
         if opens {
             let least = (self.breaker_config.open * 2_u32.pow(self.opened)).min(self.breaker_config.open_max);
             // It may be open again by now only if it is the same time.
-            let Some(Phase::Open(until)) = real.breaker.as_ref().map(|breaker| breaker.phase()) else {
+            let Some(BreakerState::Open(until)) = real.breaker.as_ref().map(|breaker| breaker.phase()) else {
                 panic!("the breaker should be open");
             };
             let open = until - now;

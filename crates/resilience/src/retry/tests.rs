@@ -11,8 +11,8 @@ use tower::Service;
 
 use super::*;
 use crate::{
-    stack,
-    testing::{CallResult, Script, call, channel, get, post, read, respond, state, state_of, upstream},
+    CallResult, stack,
+    testing::{FakeUpstream, call, channel, get, post, read, respond, state, state_of, upstream},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -38,18 +38,18 @@ fn status(status: u16) -> impl FnOnce() -> CallResult {
     move || Ok(respond(status))
 }
 
-async fn send(policy: &Policy, script: &Script, call: Call) -> CallResult {
+async fn send(policy: &Policy, script: &FakeUpstream, call: Call) -> CallResult {
     stack(policy, &state(), script.clone()).call(call).await
 }
 
-async fn status_of(policy: &Policy, script: &Script, call: Call) -> u16 {
+async fn status_of(policy: &Policy, script: &FakeUpstream, call: Call) -> u16 {
     send(policy, script, call).await.unwrap().status().as_u16()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_connection_is_tried_at_once_on_another_endpoint() {
     let start = Instant::now();
-    let script = Script::default().answer(2, refused()).answer(1, status(200));
+    let script = FakeUpstream::default().answer(2, refused()).answer(1, status(200));
     let call = post(Body::full("order"));
     assert_eq!(status_of(&Policy::default(), &script, call).await, 200);
     let seen = script.seen.borrow();
@@ -65,8 +65,8 @@ async fn a_call_that_reached_no_application_goes_to_every_other_endpoint_without
     let retry = model::Retry { attempts: 0, on: Vec::new(), budget_floor: 0, ..model::Retry::default() };
     let policy = Policy { retry, ..Policy::default() };
     let state = state();
-    let refused_stream = fail(Reason::UpstreamRefusedStream, SentPart::Refused);
-    let script = Script::default().answer(2, refused()).answer(3, refused_stream).answer(1, status(200));
+    let refused_h2 = fail(Reason::UpstreamRefusedStream, SentPart::Refused);
+    let script = FakeUpstream::default().answer(2, refused()).answer(3, refused_h2).answer(1, status(200));
     let call = post(Body::full("order"));
     let exchange = call.context.exchange.clone();
     let response = stack(&policy, &state, script.clone()).call(call).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_call_that_reached_no_application_goes_to_every_other_endpoint_without
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((count(&state.counters.failovers), count(&state.counters.retries)), (2, 0));
     // It ends when all endpoints were tried.
-    let script = Script::default().answer(1, refused()).answer(2, refused()).answer(3, refused());
+    let script = FakeUpstream::default().answer(1, refused()).answer(2, refused()).answer(3, refused());
     let error = stack(&policy, &state, script.clone()).call(get()).await.unwrap_err();
     assert_eq!((error.reason, script.attempts()), (Reason::ConnectRefused, 3));
 }
@@ -85,7 +85,7 @@ async fn a_request_that_was_admitted_to_retries_may_make_all_of_its_attempts() {
     for (budget, floor) in [(0.2, 3), (1.0, 0)] {
         let mut policy = policy(&[RetryOn::ServerError]);
         policy.retry = model::Retry { attempts: 10, budget, budget_floor: floor, ..policy.retry };
-        let failing = (0..9).fold(Script::default(), |script, n| script.answer(n % 3 + 1, status(503)));
+        let failing = (0..9).fold(FakeUpstream::default(), |script, n| script.answer(n % 3 + 1, status(503)));
         assert_eq!(status_of(&policy, &failing.answer(1, status(200)), get()).await, 200);
     }
 }
@@ -93,7 +93,7 @@ async fn a_request_that_was_admitted_to_retries_may_make_all_of_its_attempts() {
 #[tokio::test(start_paused = true)]
 async fn the_second_retry_waits_and_the_third_is_not_made() {
     let start = Instant::now();
-    let script = Script::default().answer(1, reset()).answer(2, reset()).answer(3, reset());
+    let script = FakeUpstream::default().answer(1, reset()).answer(2, reset()).answer(3, reset());
     fastrand::seed(7);
     let error = send(&Policy::default(), &script, get()).await.unwrap_err();
     fastrand::seed(7);
@@ -112,7 +112,7 @@ async fn a_request_that_may_have_been_processed_is_sent_again_only_if_it_is_idem
     {
         let request =
             http::Request::builder().method(method).uri("http://orders/").body(Body::empty()).unwrap();
-        let script = Script::default().answer(1, reset()).answer(2, status(200));
+        let script = FakeUpstream::default().answer(1, reset()).answer(2, status(200));
         let outcome = send(&policy(&on), &script, call(request)).await;
         assert_eq!(outcome.is_ok(), sent_again, "{method}");
         assert_eq!(script.attempts(), if sent_again { 2 } else { 1 });
@@ -123,7 +123,7 @@ async fn a_request_that_may_have_been_processed_is_sent_again_only_if_it_is_idem
 async fn a_route_may_allow_every_method() {
     let mut policy = policy(&[RetryOn::ResetBeforeHeaders]);
     policy.retry.methods = RetryMethods::All;
-    let script = Script::default().answer(1, reset()).answer(2, status(200));
+    let script = FakeUpstream::default().answer(1, reset()).answer(2, status(200));
     assert_eq!(status_of(&policy, &script, post(Body::full("order"))).await, 200);
 }
 
@@ -131,7 +131,7 @@ async fn a_route_may_allow_every_method() {
 async fn a_response_that_was_lost_is_never_asked_for_again() {
     let mut policy = policy(&[RetryOn::Reset, RetryOn::ServerError]);
     policy.retry.methods = RetryMethods::All;
-    let script = Script::default().answer(1, fail(Reason::UpstreamReset, SentPart::Response));
+    let script = FakeUpstream::default().answer(1, fail(Reason::UpstreamReset, SentPart::Response));
     assert!(send(&policy, &script, get()).await.is_err());
     assert_eq!(script.attempts(), 1);
 }
@@ -148,14 +148,14 @@ async fn refusals_by_limits_and_open_breakers_are_not_retried() {
         Reason::ShuttingDown,
     ] {
         let policy = policy(&[RetryOn::Reset, RetryOn::ServerError, RetryOn::ConnectFailure]);
-        let script = Script::default().answer(1, fail(reason, SentPart::Nothing));
+        let script = FakeUpstream::default().answer(1, fail(reason, SentPart::Nothing));
         assert!(send(&policy, &script, get()).await.is_err());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_next_hops_overload_is_not_multiplied() {
-    let script = Script::default().answer(1, || {
+    let script = FakeUpstream::default().answer(1, || {
         Ok(http::Response::builder()
             .status(503)
             .header("x-attache-reason", "circuit-open")
@@ -177,11 +177,11 @@ async fn statuses_are_retried_as_configured() {
         (status_503.clone(), 502, false),
         (RetryOn::Reset, 503, false),
     ] {
-        let script = Script::default().answer(1, status(code)).answer(2, status(200));
+        let script = FakeUpstream::default().answer(1, status(code)).answer(2, status(200));
         let expected = if again { 200 } else { code };
         assert_eq!(status_of(&policy(&[on]), &script, get()).await, expected, "{code}");
     }
-    let script = Script::default().answer(1, status(503));
+    let script = FakeUpstream::default().answer(1, status(503));
     assert_eq!(status_of(&policy(&[status_503]), &script, post(Body::full("order"))).await, 503);
 }
 
@@ -190,12 +190,13 @@ async fn headers_and_grpc_statuses_are_conditions() {
     let with = |name: &'static str, value: &'static str| {
         move || Ok(http::Response::builder().header(name, value).body(Body::empty()).unwrap().into())
     };
-    let script = Script::default().answer(1, with("x-again", "1")).answer(2, status(200));
+    let script = FakeUpstream::default().answer(1, with("x-again", "1")).answer(2, status(200));
     let header = RetryOn::Header(http::HeaderName::from_static("x-again"));
     assert_eq!(status_of(&policy(&[header]), &script, get()).await, 200);
     assert_eq!(script.attempts(), 2);
 
-    let script = Script::default().answer(1, with("grpc-status", "14")).answer(2, with("grpc-status", "5"));
+    let script =
+        FakeUpstream::default().answer(1, with("grpc-status", "14")).answer(2, with("grpc-status", "5"));
     let response =
         send(&policy(&[RetryOn::GrpcStatus(14)]), &script, post(Body::full("message"))).await.unwrap();
     assert_eq!(response.headers().get("grpc-status").unwrap(), "5");
@@ -215,19 +216,19 @@ async fn retry_after_is_waited_for_within_the_deadline() {
     };
     let policy = policy(&[RetryOn::Status(StatusCode::TOO_MANY_REQUESTS)]);
     let start = Instant::now();
-    let script = Script::default().answer(1, after("2")).answer(1, status(200));
+    let script = FakeUpstream::default().answer(1, after("2")).answer(1, status(200));
     assert_eq!(status_of(&policy, &script, get()).await, 200);
     assert_eq!(script.seen.borrow()[1].at, start + Duration::from_secs(2));
 
     for late in ["15", "31", "4000000000"] {
         let start = Instant::now();
-        let script = Script::default().answer(1, after(late));
+        let script = FakeUpstream::default().answer(1, after(late));
         assert_eq!(status_of(&policy, &script, get()).await, 429, "{late}");
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
     let mut patient = policy;
     patient.timeouts.request = Duration::from_hours(1);
-    let script = Script::default().answer(1, after("31"));
+    let script = FakeUpstream::default().answer(1, after("31"));
     assert_eq!(status_of(&patient, &script, get()).await, 429, "longer than attache waits");
 }
 
@@ -236,7 +237,7 @@ async fn a_per_try_timeout_is_a_reset_and_the_grpc_deadline_is_cut() {
     let mut policy = policy(&[RetryOn::Reset]);
     policy.retry.per_try_timeout = 300 * MS;
     policy.retry.backoff.base = Duration::ZERO;
-    let script = Script::default().then(|_| std::future::pending()).answer(2, status(200));
+    let script = FakeUpstream::default().then(|_| std::future::pending()).answer(2, status(200));
     let request =
         http::Request::put("http://orders/").header("grpc-timeout", "1S").body(Body::empty()).unwrap();
     assert_eq!(status_of(&policy, &script, call(request)).await, 200);
@@ -248,7 +249,7 @@ async fn a_per_try_timeout_is_a_reset_and_the_grpc_deadline_is_cut() {
 async fn a_body_that_fits_is_sent_again_whole() {
     let (upload, body) = channel();
     upload.send(Ok(Bytes::from_static(b"one "))).unwrap();
-    let script = Script::default()
+    let script = FakeUpstream::default()
         .then(|mut call| async move {
             // The first attempt breaks in the middle of the upload.
             let frame = crate::testing::next(call.request.body_mut()).await;
@@ -278,7 +279,7 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
             upload.send(Ok(Bytes::from_static(frame.as_bytes()))).unwrap();
         }
         drop(upload);
-        let script = Script::default().answer(1, reset()).answer(2, status(200));
+        let script = FakeUpstream::default().answer(1, reset()).answer(2, status(200));
         let _ = send(&policy, &script, post(body)).await;
         assert_eq!(script.attempts(), attempts, "{frames:?}");
     }
@@ -286,14 +287,14 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
     let mut race = Error::new(Reason::UpstreamReset, SentPart::Request);
     race.reused = true;
     for error in [Error::new(Reason::UpstreamRefusedStream, SentPart::Refused), race] {
-        let script = Script::default().answer(1, move || Err(error));
+        let script = FakeUpstream::default().answer(1, move || Err(error));
         assert!(send(&policy, &script, post(Body::full("12345678"))).await.is_err());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_larger_than_the_buffer_is_still_safe_while_none_of_it_was_read() {
-    let script = Script::default()
+    let script = FakeUpstream::default()
         .then(|_| async { Err(Error::new(Reason::ConnectRefused, SentPart::Nothing)) })
         .answer(2, status(200));
     let body = Body::full(vec![0; 1 << 20]);
@@ -306,7 +307,7 @@ async fn the_request_of_a_client_that_left_is_not_sent_again() {
     upload.send(Err(BodyError::new(Reason::ClientClosed))).unwrap();
     let mut policy = policy(&[RetryOn::Reset]);
     policy.retry.methods = RetryMethods::All;
-    let script = Script::default().answer(1, reset());
+    let script = FakeUpstream::default().answer(1, reset());
     assert!(send(&policy, &script, post(body)).await.is_err());
 }
 
@@ -314,7 +315,7 @@ async fn the_request_of_a_client_that_left_is_not_sent_again() {
 async fn the_body_of_an_earlier_attempt_gets_no_more_bytes() {
     let old = std::rc::Rc::new(std::cell::RefCell::new(Body::empty()));
     let keep = old.clone();
-    let script = Script::default()
+    let script = FakeUpstream::default()
         .then(move |call| async move {
             *keep.borrow_mut() = call.request.into_body();
             Err(Error::new(Reason::ConnectRefused, SentPart::Nothing))
@@ -338,15 +339,15 @@ async fn a_lost_close_race_is_hidden_once_on_a_fresh_connection() {
         ..Policy::default()
     };
     let start = Instant::now();
-    let script = Script::default().answer(1, race).answer(1, status(200));
+    let script = FakeUpstream::default().answer(1, race).answer(1, status(200));
     assert_eq!(status_of(&policy, &script, get()).await, 200);
     let again = script.seen.borrow()[1].clone();
     assert!(again.fresh && again.tried.is_empty());
     assert_eq!(again.at, start);
 
-    let script = Script::default().answer(1, race).answer(1, race);
+    let script = FakeUpstream::default().answer(1, race).answer(1, race);
     assert!(send(&policy, &script, get()).await.is_err());
-    let script = Script::default().answer(1, race);
+    let script = FakeUpstream::default().answer(1, race);
     assert!(send(&policy, &script, post(Body::full("order"))).await.is_err(), "a POST may have arrived");
 }
 
@@ -355,7 +356,7 @@ async fn without_budget_the_first_error_is_the_answer() {
     let mut policy = policy(&[RetryOn::ServerError]);
     policy.retry.budget_floor = 0;
     let state = state();
-    let script = Script::default().answer(1, status(503));
+    let script = FakeUpstream::default().answer(1, status(503));
     let response = stack(&policy, &state, script).call(get()).await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(state.counters.budget_exhausted.load(std::sync::atomic::Ordering::Relaxed), 1);
@@ -366,10 +367,10 @@ async fn retries_and_refusals_of_the_budget_are_counted_by_reason() {
     let metrics = attache_telemetry::Metrics::new();
     metrics.worker().install();
     let mut policy = policy(&[RetryOn::ServerError]);
-    let script = Script::default().answer(1, refused()).answer(2, status(503)).answer(3, status(200));
+    let script = FakeUpstream::default().answer(1, refused()).answer(2, status(503)).answer(3, status(200));
     assert_eq!(status_of(&policy, &script, get()).await, 200);
     policy.retry.budget_floor = 0;
-    assert_eq!(status_of(&policy, &Script::default().answer(1, status(503)), get()).await, 503);
+    assert_eq!(status_of(&policy, &FakeUpstream::default().answer(1, status(503)), get()).await, 503);
     let page = metrics.render();
     for sample in [
         "attache_upstream_retries_total{upstream=\"orders\",reason=\"connect-refused\"} 1",
@@ -385,7 +386,7 @@ async fn a_retry_is_charged_until_its_response_ends() {
     let retries = |state: &UpstreamState| state.shared.retries.load(std::sync::atomic::Ordering::Relaxed);
     let state = state_of(upstream());
     let (frames, body) = channel();
-    let script = Script::default().answer(1, reset()).then(|_| async { Ok(Response::new(body)) });
+    let script = FakeUpstream::default().answer(1, reset()).then(|_| async { Ok(Response::new(body)) });
     let response = stack(&Policy::default(), &state, script).call(get()).await.unwrap();
     assert_eq!(retries(&state), 1);
     drop((response, frames));
@@ -403,7 +404,7 @@ async fn a_short_failed_response_is_read_to_its_end_and_a_long_one_is_dropped() 
         drop(frames);
         let read_to_end = std::rc::Rc::new(std::cell::Cell::new(false));
         let body = Body::stream(NotedBody { body, ended: read_to_end.clone() });
-        let script = Script::default()
+        let script = FakeUpstream::default()
             .then(|_| async { Ok(http::Response::builder().status(503).body(body).unwrap().into()) })
             .answer(2, status(200));
         assert_eq!(status_of(&policy(&[RetryOn::ServerError]), &script, get()).await, 200);

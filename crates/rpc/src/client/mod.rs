@@ -1,7 +1,7 @@
 //! The HTTP client of attache's own calls.
 //!
 //! The caller opens the connection (address, TLS, identity) and names the protocol; this module speaks it. Everything is limited by
-//! [`Bounds`]: the time until the connection is ready, the time until the response is complete, the bytes of the response's head and of its
+//! [`CallLimits`]: the time until the connection is ready, the time until the response is complete, the bytes of the response's head and of its
 //! body. The tasks of a connection end when its last user is dropped.
 
 mod error;
@@ -27,10 +27,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use paced::Paced;
+use paced::PacedIo;
 
 pub use error::Error;
-pub use response::{Collected, ResponseStream};
+pub use response::{CollectedResponse, ResponseStream};
 
 use crate::Io;
 
@@ -39,16 +39,16 @@ pub type DialError = Box<dyn StdError + Send + Sync>;
 
 /// The most headers of a response; it is hyper's own default for HTTP/1.
 const HEADERS: usize = 100;
-/// Like [`HEADERS`], for [`Protocol::Http1AsGo`]: Go limits only the bytes.
+/// Like [`HEADERS`], for [`CallProtocol::Http1AsGo`]: Go limits only the bytes.
 const HEADERS_AS_GO: usize = 1000;
 /// The smallest buffer for a head that hyper accepts, in bytes.
-const SMALLEST_HEAD: usize = 8 << 10;
+const MIN_HEAD_BYTES: usize = 8 << 10;
 /// How many bytes of a body an HTTP/2 peer may send before they are read.
 const WINDOW: u32 = 64 << 10;
 
 /// The limits of one call.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct CallLimits {
     /// The time until the connection can carry a request: its dial, with TLS.
     pub connect: Duration,
     /// The time for the whole call, including its connection: for [`call`] until the end of the body, for [`stream`] until the end of the
@@ -60,7 +60,7 @@ pub struct Bounds {
     pub body: usize,
 }
 
-impl Default for Bounds {
+impl Default for CallLimits {
     /// 5 s, 10 s, 64 KiB and 64 KiB.
     fn default() -> Self {
         Self {
@@ -74,7 +74,7 @@ impl Default for Bounds {
 
 /// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum CallProtocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/1.1 as Go's client speaks it: it sends names in title case, and it accepts responses with folded lines, whitespace before a
@@ -85,23 +85,23 @@ pub enum Protocol {
 }
 
 /// An open connection.
-pub struct Dialled {
+pub struct OpenedConnection {
     /// Its bytes.
     pub io: Box<dyn Io>,
     /// The protocol that is spoken on it.
-    pub protocol: Protocol,
+    pub protocol: CallProtocol,
 }
 
-impl Dialled {
+impl OpenedConnection {
     /// A connection that speaks `protocol`.
-    pub fn new(io: impl Io + 'static, protocol: Protocol) -> Self {
+    pub fn new(io: impl Io + 'static, protocol: CallProtocol) -> Self {
         Self { io: Box::new(io), protocol }
     }
 }
 
-impl std::fmt::Debug for Dialled {
+impl std::fmt::Debug for OpenedConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Dialled({:?})", self.protocol)
+        write!(f, "OpenedConnection({:?})", self.protocol)
     }
 }
 
@@ -110,10 +110,10 @@ impl std::fmt::Debug for Dialled {
 /// # Errors
 /// There was no connection or no complete response, or a limit was exceeded.
 pub async fn call(
-    dial: impl Future<Output = Result<Dialled, DialError>>,
+    dial: impl Future<Output = Result<OpenedConnection, DialError>>,
     request: Request<Full<Bytes>>,
-    bounds: Bounds,
-) -> Result<Collected, Error> {
+    bounds: CallLimits,
+) -> Result<CollectedResponse, Error> {
     let deadline = Instant::now() + bounds.total;
     let response = until(deadline, bounds, dial, request).await?;
     let collected = timeout_at(deadline, response.collect()).await;
@@ -125,29 +125,30 @@ pub async fn call(
 /// # Errors
 /// There was no connection, no head of a response arrived in time, or a limit was exceeded.
 pub async fn stream(
-    dial: impl Future<Output = Result<Dialled, DialError>>,
+    dial: impl Future<Output = Result<OpenedConnection, DialError>>,
     request: Request<Full<Bytes>>,
-    bounds: Bounds,
+    bounds: CallLimits,
 ) -> Result<ResponseStream, Error> {
     until(Instant::now() + bounds.total, bounds, dial, request).await
 }
 
 async fn until(
     deadline: Instant,
-    bounds: Bounds,
-    dial: impl Future<Output = Result<Dialled, DialError>>,
+    bounds: CallLimits,
+    dial: impl Future<Output = Result<OpenedConnection, DialError>>,
     request: Request<Full<Bytes>>,
 ) -> Result<ResponseStream, Error> {
-    let answered = timeout_at(deadline, async { Client::connect(dial, bounds).await?.head(request).await });
+    let answered =
+        timeout_at(deadline, async { RpcConnection::connect(dial, bounds).await?.head(request).await });
     answered.await.unwrap_or(Err(Error::Timeout(bounds.total)))
 }
 
 /// A connection that is kept for several calls, one at a time.
 #[derive(Debug)]
-pub struct Client {
+pub struct RpcConnection {
     sender: Sender,
-    bounds: Bounds,
-    tasks: Tasks,
+    bounds: CallLimits,
+    tasks: ConnectionTasks,
 }
 
 #[derive(Debug)]
@@ -156,14 +157,14 @@ enum Sender {
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-impl Client {
+impl RpcConnection {
     /// Opens a connection.
     ///
     /// # Errors
-    /// The dial failed, or took longer than [`Bounds::connect`].
+    /// The dial failed, or took longer than [`CallLimits::connect`].
     pub async fn connect(
-        dial: impl Future<Output = Result<Dialled, DialError>>,
-        bounds: Bounds,
+        dial: impl Future<Output = Result<OpenedConnection, DialError>>,
+        bounds: CallLimits,
     ) -> Result<Self, Error> {
         let connected = tokio::time::timeout(bounds.connect, async {
             let dialled = dial.await.map_err(Error::Connect)?;
@@ -172,12 +173,12 @@ impl Client {
         connected.await.unwrap_or(Err(Error::ConnectTimeout(bounds.connect)))
     }
 
-    async fn handshake(dialled: Dialled, bounds: Bounds) -> Result<Self, hyper::Error> {
-        let io = TokioIo::new(Paced::new(dialled.io));
-        let tasks = Tasks::default();
-        let head = bounds.head.max(SMALLEST_HEAD);
+    async fn handshake(dialled: OpenedConnection, bounds: CallLimits) -> Result<Self, hyper::Error> {
+        let io = TokioIo::new(PacedIo::new(dialled.io));
+        let tasks = ConnectionTasks::default();
+        let head = bounds.head.max(MIN_HEAD_BYTES);
         let sender = match dialled.protocol {
-            Protocol::Http2 => {
+            CallProtocol::Http2 => {
                 let (sender, running) = http2::Builder::new(tasks.executor())
                     .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
                     .initial_stream_window_size(WINDOW)
@@ -190,7 +191,7 @@ impl Client {
             protocol => {
                 let mut builder = http1::Builder::new();
                 builder.max_buf_size(head).max_headers(HEADERS);
-                if protocol == Protocol::Http1AsGo {
+                if protocol == CallProtocol::Http1AsGo {
                     builder
                         .title_case_headers(true)
                         .max_headers(HEADERS_AS_GO)
@@ -205,11 +206,11 @@ impl Client {
         Ok(Self { sender, bounds, tasks })
     }
 
-    /// One call on this connection. The time of [`Bounds::total`] begins here. After an error the connection must not be used again.
+    /// One call on this connection. The time of [`CallLimits::total`] begins here. After an error the connection must not be used again.
     ///
     /// # Errors
     /// The connection has ended, there was no complete response, or a limit was exceeded.
-    pub async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<Collected, Error> {
+    pub async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<CollectedResponse, Error> {
         let total = self.bounds.total;
         let called = async { self.head(request).await?.collect().await };
         tokio::time::timeout(total, called).await.unwrap_or(Err(Error::Timeout(total)))
@@ -240,9 +241,9 @@ impl Client {
 
 /// The tasks of one connection: aborted when the last clone is dropped.
 #[derive(Clone, Debug, Default)]
-struct Tasks(Arc<Mutex<JoinSet<()>>>);
+struct ConnectionTasks(Arc<Mutex<JoinSet<()>>>);
 
-impl Tasks {
+impl ConnectionTasks {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // This removes finished tasks: on a kept connection, each request body has one.
@@ -255,7 +256,7 @@ impl Tasks {
     }
 }
 
-/// Adds hyper's tasks to [`Tasks`]. The reference is weak, because a task must not keep its own set alive.
+/// Adds hyper's tasks to [`ConnectionTasks`]. The reference is weak, because a task must not keep its own set alive.
 #[derive(Clone)]
 struct Executor(Weak<Mutex<JoinSet<()>>>);
 
@@ -265,7 +266,7 @@ where
 {
     fn execute(&self, task: F) {
         if let Some(tasks) = self.0.upgrade() {
-            Tasks(tasks).spawn(async { drop(task.await) });
+            ConnectionTasks(tasks).spawn(async { drop(task.await) });
         }
     }
 }

@@ -14,24 +14,24 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use crate::Io;
 
 /// How many bytes are read before other tasks have their turn.
-const TURN: u64 = 16 << 10;
+const MAX_BYTES_PER_READ: u64 = 16 << 10;
 
-pub(super) struct Paced(Take<Box<dyn Io>>);
+pub(super) struct PacedIo(Take<Box<dyn Io>>);
 
-impl Paced {
+impl PacedIo {
     pub(super) fn new(io: Box<dyn Io>) -> Self {
-        Self(io.take(TURN))
+        Self(io.take(MAX_BYTES_PER_READ))
     }
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for PacedIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.0.limit() == 0 {
-            self.0.set_limit(TURN);
+            self.0.set_limit(MAX_BYTES_PER_READ);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -39,7 +39,7 @@ impl AsyncRead for Paced {
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for PacedIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self.0.get_mut()).poll_write(cx, bytes)
     }
@@ -77,7 +77,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         tokio::io::AsyncWriteExt::write_all(&mut far, &sent).await.unwrap();
         drop(far);
-        let (mut paced, mut got, mut turns) = (Paced::new(Box::new(near)), Vec::new(), 0);
+        let (mut paced, mut got, mut turns) = (PacedIo::new(Box::new(near)), Vec::new(), 0);
         let mut space = vec![0; 1 << 20];
         poll_fn(|cx| {
             turns += 1;
@@ -91,6 +91,6 @@ mod tests {
             }
         })
         .await;
-        assert_eq!((got == sent, turns), (true, 1 + 100_000 / TURN as usize));
+        assert_eq!((got == sent, turns), (true, 1 + 100_000 / MAX_BYTES_PER_READ as usize));
     }
 }

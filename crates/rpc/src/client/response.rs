@@ -5,9 +5,10 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::{Error, Tasks};
+use super::{ConnectionTasks, Error};
 
-/// A response whose head has arrived. Dropping it ends its connection, unless a [`Client`](super::Client) keeps the connection.
+/// A response whose head has arrived. Dropping it ends its connection, unless an
+/// [`RpcConnection`](super::RpcConnection) keeps the connection.
 #[derive(Debug)]
 pub struct ResponseStream {
     /// Its status.
@@ -18,12 +19,12 @@ pub struct ResponseStream {
     pub trailers: HeaderMap,
     body: Incoming,
     longest: usize,
-    _tasks: Tasks,
+    _tasks: ConnectionTasks,
 }
 
 /// A response that was read completely.
 #[derive(Debug)]
-pub struct Collected {
+pub struct CollectedResponse {
     /// Its status.
     pub status: StatusCode,
     /// Its headers.
@@ -35,7 +36,7 @@ pub struct Collected {
 }
 
 impl ResponseStream {
-    pub(super) fn new(response: http::Response<Incoming>, longest: usize, tasks: Tasks) -> Self {
+    pub(super) fn new(response: http::Response<Incoming>, longest: usize, tasks: ConnectionTasks) -> Self {
         let (head, body) = response.into_parts();
         Self {
             status: head.status,
@@ -61,11 +62,11 @@ impl ResponseStream {
         Ok(None)
     }
 
-    /// Reads the rest of the body, at most [`Bounds::body`](super::Bounds::body) bytes.
+    /// Reads the rest of the body, at most [`CallLimits::body`](super::CallLimits::body) bytes.
     ///
     /// # Errors
     /// The body broke off, or it is longer than the limit.
-    pub async fn collect(mut self) -> Result<Collected, Error> {
+    pub async fn collect(mut self) -> Result<CollectedResponse, Error> {
         let mut body = BytesMut::new();
         while let Some(data) = self.data().await? {
             if body.len() + data.len() > self.longest {
@@ -73,7 +74,7 @@ impl ResponseStream {
             }
             body.extend_from_slice(&data);
         }
-        Ok(Collected {
+        Ok(CollectedResponse {
             status: self.status,
             headers: self.headers,
             body: body.freeze(),

@@ -9,8 +9,8 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn bounds() -> Bounds {
-    Bounds { connect: 2 * SECOND, total: 5 * SECOND, head: 16 << 10, body: 1000 }
+fn bounds() -> CallLimits {
+    CallLimits { connect: 2 * SECOND, total: 5 * SECOND, head: 16 << 10, body: 1000 }
 }
 
 fn request() -> Request<Full<Bytes>> {
@@ -18,7 +18,7 @@ fn request() -> Request<Full<Bytes>> {
 }
 
 /// Makes a call to a peer whose side of the connection is handled by this function.
-async fn call_peer<F, T>(protocol: Protocol, peer: F) -> (Result<Collected, Error>, Duration)
+async fn call_peer<F, T>(protocol: CallProtocol, peer: F) -> (Result<CollectedResponse, Error>, Duration)
 where
     F: FnOnce(DuplexStream) -> T,
     T: Future<Output = ()> + Send + 'static,
@@ -26,7 +26,7 @@ where
     let (client, server) = duplex(64 << 10);
     let running = tokio::spawn(peer(server));
     let begun = Instant::now();
-    let result = call(async { Ok(Dialled::new(client, protocol)) }, request(), bounds()).await;
+    let result = call(async { Ok(OpenedConnection::new(client, protocol)) }, request(), bounds()).await;
     let elapsed = begun.elapsed();
     running.abort();
     (result, elapsed)
@@ -53,7 +53,7 @@ async fn repeats(mut io: DuplexStream, first: &[u8], then: &[u8], pause: Duratio
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_read_with_its_body() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: b\r\n\r\nok";
-    let (result, _) = call_peer(Protocol::Http1, |io| says(io, answer)).await;
+    let (result, _) = call_peer(CallProtocol::Http1, |io| says(io, answer)).await;
     let collected = result.unwrap();
     assert_eq!((collected.status.as_u16(), &collected.body[..]), (200, &b"ok"[..]));
     assert_eq!(collected.headers["x-a"], "b");
@@ -69,7 +69,7 @@ async fn a_connection_that_does_not_open_ends_after_its_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_sends_nothing_ends_after_the_total_time() {
-    for protocol in [Protocol::Http1, Protocol::Http1AsGo, Protocol::Http2] {
+    for protocol in [CallProtocol::Http1, CallProtocol::Http1AsGo, CallProtocol::Http2] {
         let (result, elapsed) = call_peer(protocol, |io| says(io, "")).await;
         assert!(matches!(result, Err(Error::Timeout(_))), "{protocol:?}: {result:?}");
         assert_eq!(elapsed, 5 * SECOND, "{protocol:?}");
@@ -80,23 +80,24 @@ async fn a_peer_that_sends_nothing_ends_after_the_total_time() {
 async fn a_dripping_head_and_a_dripping_body_end_after_the_total_time() {
     let head = &b"HTTP/1.1 200 OK\r\n"[..];
     let (result, elapsed) =
-        call_peer(Protocol::Http1, move |io| repeats(io, head, b"x-a: b\r\n", SECOND / 5)).await;
+        call_peer(CallProtocol::Http1, move |io| repeats(io, head, b"x-a: b\r\n", SECOND / 5)).await;
     assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
     assert_eq!(elapsed, 5 * SECOND);
     let head = &b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"[..];
-    let (result, elapsed) = call_peer(Protocol::Http1, move |io| repeats(io, head, b"x", SECOND / 5)).await;
+    let (result, elapsed) =
+        call_peer(CallProtocol::Http1, move |io| repeats(io, head, b"x", SECOND / 5)).await;
     assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
     assert_eq!(elapsed, 5 * SECOND);
     let informational = &b"HTTP/1.1 103 Early Hints\r\n\r\n"[..];
     let (result, elapsed) =
-        call_peer(Protocol::Http1, move |io| repeats(io, b"", informational, SECOND / 5)).await;
+        call_peer(CallProtocol::Http1, move |io| repeats(io, b"", informational, SECOND / 5)).await;
     assert!(matches!(result, Err(Error::Timeout(_))), "{result:?}");
     assert_eq!(elapsed, 5 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_endless_head_ends_at_its_limit() {
-    for protocol in [Protocol::Http1, Protocol::Http1AsGo] {
+    for protocol in [CallProtocol::Http1, CallProtocol::Http1AsGo] {
         let line = [&b"x-a: "[..], &[b'a'; 1000], b"\r\n"].concat();
         let peer = move |io| async move { repeats(io, b"HTTP/1.1 200 OK\r\n", &line, Duration::ZERO).await };
         let (result, elapsed) = call_peer(protocol, peer).await;
@@ -110,7 +111,7 @@ async fn an_endless_head_ends_at_its_limit() {
     let continuation = [&[0, 0, field.len() as u8, 9, 0, 0, 0, 0, 1][..], &field].concat();
     let first = [&settings[..], &headers].concat();
     let peer = move |io| async move { repeats(io, &first, &continuation, Duration::ZERO).await };
-    let (result, elapsed) = call_peer(Protocol::Http2, peer).await;
+    let (result, elapsed) = call_peer(CallProtocol::Http2, peer).await;
     assert!(matches!(result, Err(Error::Http(_))), "{result:?}");
     assert!(elapsed < SECOND);
 }
@@ -118,11 +119,11 @@ async fn an_endless_head_ends_at_its_limit() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_too_long_ends_at_its_limit() {
     let long = format!("HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n{}", "x".repeat(1001));
-    let (result, _) = call_peer(Protocol::Http1, move |io| async move { says(io, &long).await }).await;
+    let (result, _) = call_peer(CallProtocol::Http1, move |io| async move { says(io, &long).await }).await;
     assert!(matches!(result, Err(Error::TooLong(1000))), "{result:?}");
     let head = &b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"[..];
     let (result, elapsed) =
-        call_peer(Protocol::Http1, move |io| repeats(io, head, b"1\r\nx\r\n", Duration::ZERO)).await;
+        call_peer(CallProtocol::Http1, move |io| repeats(io, head, b"1\r\nx\r\n", Duration::ZERO)).await;
     assert!(matches!(result, Err(Error::TooLong(1000))), "{result:?}");
     assert!(elapsed < 2 * SECOND);
 }
@@ -132,7 +133,7 @@ async fn a_body_that_breaks_off_is_an_error() {
     let peer = |mut io: DuplexStream| async move {
         let _ = io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
     };
-    let (result, _) = call_peer(Protocol::Http1, peer).await;
+    let (result, _) = call_peer(CallProtocol::Http1, peer).await;
     assert!(matches!(result, Err(Error::Http(_))), "{result:?}");
 }
 
@@ -140,7 +141,9 @@ async fn a_body_that_breaks_off_is_an_error() {
 async fn a_connection_ends_with_its_answer_and_a_kept_one_serves_again() {
     let (client, mut server) = duplex(64 << 10);
     let mut client =
-        Client::connect(async { Ok(Dialled::new(client, Protocol::Http1)) }, bounds()).await.unwrap();
+        RpcConnection::connect(async { Ok(OpenedConnection::new(client, CallProtocol::Http1)) }, bounds())
+            .await
+            .unwrap();
     let mut asked = [0; 4096];
     for _ in 0..2 {
         let answered = async {
@@ -153,9 +156,9 @@ async fn a_connection_ends_with_its_answer_and_a_kept_one_serves_again() {
     drop(client);
     assert_eq!(server.read(&mut asked).await.unwrap(), 0, "closed");
 
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in [CallProtocol::Http1, CallProtocol::Http2] {
         let (client, mut server) = duplex(64 << 10);
-        let dial = async { Ok(Dialled::new(client, protocol)) };
+        let dial = async { Ok(OpenedConnection::new(client, protocol)) };
         let _ = stream(dial, request(), bounds()).await;
         let mut rest = Vec::new();
         server.read_to_end(&mut rest).await.unwrap();

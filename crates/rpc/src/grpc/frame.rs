@@ -43,12 +43,12 @@ impl std::error::Error for BadFrame {}
 
 /// Takes messages out of the bytes of a body, as the bytes arrive.
 #[derive(Debug)]
-pub struct Frames {
+pub struct MessageDecoder {
     gathered: BytesMut,
     longest: usize,
 }
 
-impl Frames {
+impl MessageDecoder {
     /// For messages of at most `longest` bytes.
     pub fn new(longest: usize) -> Self {
         Self { gathered: BytesMut::new(), longest }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[derive(Clone, PartialEq, Message)]
-    struct Pair {
+    struct MetadataPair {
         #[prost(string, tag = "1")]
         key: String,
         #[prost(bytes = "vec", tag = "2")]
@@ -119,25 +119,33 @@ mod tests {
 
     #[test]
     fn a_message_is_framed_as_grpc_says() {
-        let pair = Pair { key: "k".into(), value: b"v".to_vec() };
+        let pair = MetadataPair { key: "k".into(), value: b"v".to_vec() };
         let framed = frame(&pair.encode_to_vec(), false);
         assert_eq!(framed, [&[0, 0, 0, 0, 6][..], &[0x0a, 1, b'k', 0x12, 1, b'v']].concat());
-        assert_eq!(Frames::only(&framed), Ok(pair));
+        assert_eq!(MessageDecoder::only(&framed), Ok(pair));
         for cut in 0..framed.len() {
-            assert_eq!(Frames::only::<Pair>(&framed[..cut]), Err(BadFrame::NotOne), "{cut}");
+            assert_eq!(MessageDecoder::only::<MetadataPair>(&framed[..cut]), Err(BadFrame::NotOne), "{cut}");
         }
-        assert_eq!(Frames::only::<Pair>(&[&framed[..], &[0]].concat()), Err(BadFrame::NotOne), "more");
-        assert_eq!(Frames::only(&[0; 5]), Ok(Pair::default()), "all defaults");
-        assert_eq!(Frames::only::<Pair>(&[1, 0, 0, 0, 0]), Err(BadFrame::Compressed));
-        assert_eq!(Frames::only::<Pair>(&[0, 0, 0, 0, 1, 0x0a]), Err(BadFrame::Malformed));
+        assert_eq!(
+            MessageDecoder::only::<MetadataPair>(&[&framed[..], &[0]].concat()),
+            Err(BadFrame::NotOne),
+            "more"
+        );
+        assert_eq!(MessageDecoder::only(&[0; 5]), Ok(MetadataPair::default()), "all defaults");
+        assert_eq!(MessageDecoder::only::<MetadataPair>(&[1, 0, 0, 0, 0]), Err(BadFrame::Compressed));
+        assert_eq!(MessageDecoder::only::<MetadataPair>(&[0, 0, 0, 0, 1, 0x0a]), Err(BadFrame::Malformed));
         let later = [&[0, 0, 0, 0, 9][..], &[0x0a, 1, b'k', 0x4a, 4, 1, 2, 3, 4]].concat();
-        assert_eq!(Frames::only::<Pair>(&later).unwrap().key, "k", "fields of later versions are skipped");
+        assert_eq!(
+            MessageDecoder::only::<MetadataPair>(&later).unwrap().key,
+            "k",
+            "fields of later versions are skipped"
+        );
         assert_eq!(frame(b"ab", true), &[1, 0, 0, 0, 2, b'a', b'b'][..]);
     }
 
     #[test]
     fn messages_are_returned_when_complete_and_none_is_too_long() {
-        let mut frames = Frames::new(3);
+        let mut frames = MessageDecoder::new(3);
         let bytes = [frame(b"abc", false), frame(b"", false), frame(b"d", false)].concat();
         let mut found = Vec::new();
         for byte in bytes {
@@ -155,8 +163,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(message in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Frames::only::<Pair>(&frame(&message, false));
-            let _ = Frames::only::<Pair>(&message);
+            let _ = MessageDecoder::only::<MetadataPair>(&frame(&message, false));
+            let _ = MessageDecoder::only::<MetadataPair>(&message);
         }
     }
 }

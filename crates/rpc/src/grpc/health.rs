@@ -6,8 +6,8 @@ use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use prost::Message;
 
-use super::{Frames, Status, request};
-use crate::client::Collected;
+use super::{GrpcStatus, MessageDecoder, request};
+use crate::client::CollectedResponse;
 
 /// The most bytes of a response. Valid ones have a few bytes.
 pub const MAX_ANSWER_BYTES: usize = 16 << 10;
@@ -56,7 +56,7 @@ pub fn check(base: &str, service: &str) -> Result<Request<Full<Bytes>>, http::Er
 ///
 /// # Errors
 /// Why it doesn't pass.
-pub fn verdict(answer: &Collected) -> Result<(), String> {
+pub fn verdict(answer: &CollectedResponse) -> Result<(), String> {
     let is_grpc = answer
         .headers
         .get(header::CONTENT_TYPE)
@@ -67,8 +67,8 @@ pub fn verdict(answer: &Collected) -> Result<(), String> {
     if !is_grpc {
         return Err("not an answer of gRPC: its content-type is another".to_owned());
     }
-    Status::check(&answer.headers, &answer.trailers).map_err(|status| status.to_string())?;
-    let message: HealthCheckResponse = Frames::only(&answer.body).map_err(|bad| bad.to_string())?;
+    GrpcStatus::check(&answer.headers, &answer.trailers).map_err(|status| status.to_string())?;
+    let message: HealthCheckResponse = MessageDecoder::only(&answer.body).map_err(|bad| bad.to_string())?;
     match ServingStatus::try_from(message.status) {
         Ok(ServingStatus::Serving) => Ok(()),
         Ok(ServingStatus::Unknown) => Err("UNKNOWN".to_owned()),
@@ -104,7 +104,7 @@ mod tests {
         let grpc = [("content-type", "application/grpc+proto")];
         let ended = [("grpc-status", "0")];
         let verdict = |status: u16, headers: &[_], trailers: &[_], body: &[u8]| {
-            verdict(&Collected {
+            verdict(&CollectedResponse {
                 status: StatusCode::from_u16(status).unwrap(),
                 headers: map(headers),
                 trailers: map(trailers),

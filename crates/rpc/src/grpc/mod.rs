@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body_util::Full;
 use prost::Message;
 
-pub use frame::{BadFrame, Frames, frame};
+pub use frame::{BadFrame, MessageDecoder, frame};
 
 /// A unary request. `base` is the scheme and authority (`http://host:port`), `method` is `/package.Service/Method`.
 ///
@@ -30,14 +30,14 @@ pub fn request(
 
 /// A status other than OK.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct GrpcStatus {
     /// The code; `None` if the response ended without one.
     pub code: Option<u32>,
     /// The peer's message; may be empty.
     pub message: String,
 }
 
-impl Status {
+impl GrpcStatus {
     /// How a call ended. The status is in its trailers, or in its head if it has no body.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Status {
     }
 }
 
-impl std::fmt::Display for Status {
+impl std::fmt::Display for GrpcStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.code {
             Some(code) => write!(f, "grpc-status {code}")?,
@@ -65,7 +65,7 @@ impl std::fmt::Display for Status {
     }
 }
 
-impl std::error::Error for Status {}
+impl std::error::Error for GrpcStatus {}
 
 /// Decodes `grpc-message`, which is percent-encoded UTF-8. Other bytes stay unchanged.
 fn unescape(text: &[u8]) -> String {
@@ -83,15 +83,18 @@ mod tests {
     #[test]
     fn a_call_ends_by_its_trailers_or_by_its_head() {
         let none = HeaderMap::new();
-        assert_eq!(Status::check(&none, &map(&[("grpc-status", "0")])), Ok(()));
-        assert_eq!(Status::check(&map(&[("grpc-status", "0")]), &none), Ok(()));
+        assert_eq!(GrpcStatus::check(&none, &map(&[("grpc-status", "0")])), Ok(()));
+        assert_eq!(GrpcStatus::check(&map(&[("grpc-status", "0")]), &none), Ok(()));
         let failed = map(&[("grpc-status", "13"), ("grpc-message", "no%20disk")]);
-        let status = Status::check(&map(&[("grpc-status", "0")]), &failed).unwrap_err();
+        let status = GrpcStatus::check(&map(&[("grpc-status", "0")]), &failed).unwrap_err();
         assert_eq!(status.to_string(), "grpc-status 13: no disk");
         for (text, said) in [("", "no grpc-status"), ("x", "no grpc-status"), ("16", "grpc-status 16")] {
-            assert_eq!(Status::check(&none, &map(&[("grpc-status", text)])).unwrap_err().to_string(), said);
+            assert_eq!(
+                GrpcStatus::check(&none, &map(&[("grpc-status", text)])).unwrap_err().to_string(),
+                said
+            );
         }
-        assert_eq!(Status::check(&none, &none).unwrap_err().code, None);
+        assert_eq!(GrpcStatus::check(&none, &none).unwrap_err().code, None);
     }
 
     #[test]

@@ -5,11 +5,11 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::ConnectionPermit;
+use super::ServerConnectionPermit;
 
 /// Why a request's body can't be used.
 #[derive(Debug)]
-pub enum BodyError {
+pub enum ReadBodyError {
     /// The body is longer than this many bytes.
     TooLong(usize),
     /// The body was not complete in time.
@@ -20,7 +20,7 @@ pub enum BodyError {
     Broken(hyper::Error),
 }
 
-impl BodyError {
+impl ReadBodyError {
     /// The status of the answer.
     pub const fn status(&self) -> StatusCode {
         match self {
@@ -32,7 +32,7 @@ impl BodyError {
     }
 }
 
-impl fmt::Display for BodyError {
+impl fmt::Display for ReadBodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong(longest) => write!(f, "the body is larger than {} MiB", longest >> 20),
@@ -43,38 +43,42 @@ impl fmt::Display for BodyError {
     }
 }
 
-impl std::error::Error for BodyError {}
+impl std::error::Error for ReadBodyError {}
 
-/// Reads a request's body, at most `longest` bytes, within a time. The permit reserves its bytes until [`ConnectionPermit::release`]. While
+/// Reads a request's body, at most `longest` bytes, within a time. The permit reserves its bytes until [`ServerConnectionPermit::release`]. While
 /// the body is read, the connection can be evicted.
 ///
 /// # Errors
 /// The body is too long or too slow, it breaks off, or too many bodies are read at once.
 pub async fn read_body(
     body: Incoming,
-    permit: &ConnectionPermit,
+    permit: &ServerConnectionPermit,
     longest: usize,
     time: Duration,
-) -> Result<Vec<u8>, BodyError> {
+) -> Result<Vec<u8>, ReadBodyError> {
     if body.size_hint().lower() > longest as u64 {
-        return Err(BodyError::TooLong(longest));
+        return Err(ReadBodyError::TooLong(longest));
     }
     permit.waiting();
-    let read = timeout(time, read(body, permit, longest)).await.unwrap_or(Err(BodyError::Timeout));
+    let read = timeout(time, read(body, permit, longest)).await.unwrap_or(Err(ReadBodyError::Timeout));
     permit.answering();
     read
 }
 
-async fn read(body: Incoming, permit: &ConnectionPermit, longest: usize) -> Result<Vec<u8>, BodyError> {
+async fn read(
+    body: Incoming,
+    permit: &ServerConnectionPermit,
+    longest: usize,
+) -> Result<Vec<u8>, ReadBodyError> {
     let mut body = pin!(body);
     let mut bytes = Vec::new();
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
+        if let Ok(data) = frame.map_err(ReadBodyError::Broken)?.into_data() {
             if bytes.len() + data.len() > longest {
-                return Err(BodyError::TooLong(longest));
+                return Err(ReadBodyError::TooLong(longest));
             }
             if !permit.reserve(data.len()) {
-                return Err(BodyError::Memory);
+                return Err(ReadBodyError::Memory);
             }
             bytes.extend_from_slice(&data);
         }

@@ -1,9 +1,9 @@
 //! The HTTP/1.1 server for attache's own pages: for operators, for the kubelet, for Kubernetes' API server.
 //!
-//! Everything about a connection is limited by [`Limits`]: the number of connections, the time for a TLS handshake and for a request's
+//! Everything about a connection is limited by [`ServerLimits`]: the number of connections, the time for a TLS handshake and for a request's
 //! head, the bytes of that head, and how long the connection may live. When all permits are in use, a new connection evicts an idle or slow
 //! one ([`ConnectionPermits`]). [`read_body`] limits a request's body. At the end the server accepts no more connections, finishes the
-//! answers that it is making, and closes the rest after [`Limits::grace`].
+//! answers that it is making, and closes the rest after [`ServerLimits::grace`].
 
 mod body;
 mod permits;
@@ -32,10 +32,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub use body::{BodyError, read_body};
+pub use body::{ReadBodyError, read_body};
 /// The body of a request.
 pub use hyper::body::Incoming;
-pub use permits::{ConnectionPermit, ConnectionPermits};
+pub use permits::{ConnectionPermits, ServerConnectionPermit};
 
 use crate::Io;
 
@@ -44,7 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The limits for clients.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ServerLimits {
     /// The most connections at once.
     pub connections: usize,
     /// The most bytes of request bodies that are read at once, over all connections.
@@ -55,7 +55,7 @@ pub struct Limits {
     pub head_time: Duration,
     /// The most bytes of a request's head; at least 8 KiB.
     pub head: usize,
-    /// The time for a whole connection, except for long-lived answers ([`ConnectionPermit::long_lived`]); `None` means no limit.
+    /// The time for a whole connection, except for long-lived answers ([`ServerConnectionPermit::long_lived`]); `None` means no limit.
     pub connection_time: Option<Duration>,
     /// Whether a connection carries several requests. If not, an idle client holds no permit.
     pub keep_alive: bool,
@@ -63,7 +63,7 @@ pub struct Limits {
     pub grace: Option<Duration>,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     /// 256 connections without bodies; 5 s and 16 KiB for a head; one request and 15 s for a connection; 1 s at the end.
     fn default() -> Self {
         Self {
@@ -81,20 +81,20 @@ impl Default for Limits {
 
 /// Where a server listens.
 #[derive(Debug)]
-pub enum Socket {
+pub enum ServerSocket {
     /// An address.
     Tcp(TcpListener),
     /// A file on this machine, whose permissions decide who may connect.
     Unix(UnixListener),
 }
 
-impl From<TcpListener> for Socket {
+impl From<TcpListener> for ServerSocket {
     fn from(socket: TcpListener) -> Self {
         Self::Tcp(socket)
     }
 }
 
-impl Socket {
+impl ServerSocket {
     /// The address; `None` for a file.
     ///
     /// # Errors
@@ -119,42 +119,42 @@ impl Socket {
 
 /// What happened to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ConnectionEvent {
     /// It was accepted.
     Opened,
     /// Its handshake failed, or took too long.
     HandshakeFailed,
     /// Another connection needed its permit or its memory.
     Evicted,
-    /// It took longer than [`Limits::connection_time`].
+    /// It took longer than [`ServerLimits::connection_time`].
     TooSlow,
     /// It has ended in another way.
     Closed,
 }
 
 type HandshakeFuture = Pin<Box<dyn Future<Output = Result<Box<dyn Io>, String>> + Send>>;
-type Handshake = dyn Fn(Box<dyn Io>) -> HandshakeFuture + Send + Sync;
+type HandshakeFn = dyn Fn(Box<dyn Io>) -> HandshakeFuture + Send + Sync;
 
 /// A server before it runs.
-pub struct Server {
+pub struct RpcServer {
     name: &'static str,
-    limits: Limits,
-    handshake: Option<Arc<Handshake>>,
-    observer: Arc<dyn Fn(Event) + Send + Sync>,
+    limits: ServerLimits,
+    handshake: Option<Arc<HandshakeFn>>,
+    observer: Arc<dyn Fn(ConnectionEvent) + Send + Sync>,
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for RpcServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
+        f.debug_struct("RpcServer")
             .field("name", &self.name)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }
 
-impl Server {
+impl RpcServer {
     /// `name` appears in the log.
-    pub fn new(name: &'static str, limits: Limits) -> Self {
+    pub fn new(name: &'static str, limits: ServerLimits) -> Self {
         Self { name, limits, handshake: None, observer: Arc::new(|_| {}) }
     }
 
@@ -170,16 +170,20 @@ impl Server {
 
     /// Sets a function that is called for each event of a connection, for metrics.
     #[must_use]
-    pub fn with_observer(mut self, observer: impl Fn(Event) + Send + Sync + 'static) -> Self {
+    pub fn with_observer(mut self, observer: impl Fn(ConnectionEvent) + Send + Sync + 'static) -> Self {
         self.observer = Arc::new(observer);
         self
     }
 
     /// Answers until `end` completes, then finishes the answers that it is making. An error of `answer` closes the connection without an
     /// answer.
-    pub async fn run<A, F, B, E>(self, socket: impl Into<Socket>, answer: A, end: impl Future<Output = ()>)
-    where
-        A: Fn(Request<Incoming>, Arc<ConnectionPermit>) -> F + Send + Sync + 'static,
+    pub async fn run<A, F, B, E>(
+        self,
+        socket: impl Into<ServerSocket>,
+        answer: A,
+        end: impl Future<Output = ()>,
+    ) where
+        A: Fn(Request<Incoming>, Arc<ServerConnectionPermit>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
@@ -226,22 +230,22 @@ impl Server {
     async fn connection<A, F, B, E>(
         self: Arc<Self>,
         stream: Box<dyn Io>,
-        permit: ConnectionPermit,
+        permit: ServerConnectionPermit,
         answer: Arc<A>,
         stopping: watch::Receiver<bool>,
     ) where
-        A: Fn(Request<Incoming>, Arc<ConnectionPermit>) -> F + Send + Sync + 'static,
+        A: Fn(Request<Incoming>, Arc<ServerConnectionPermit>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
         let permit = Arc::new(permit);
-        (self.observer)(Event::Opened);
-        let _closed = Closed(&*self.observer);
+        (self.observer)(ConnectionEvent::Opened);
+        let _closed = CloseGuard(&*self.observer);
         tokio::select! {
             () = self.served(stream, &permit, answer, stopping) => {}
             () = permit.evicted() => {
-                (self.observer)(Event::Evicted);
+                (self.observer)(ConnectionEvent::Evicted);
                 tracing::debug!(server = self.name, "a connection was closed, because others needed its permit or its memory");
             }
         }
@@ -250,11 +254,11 @@ impl Server {
     async fn served<A, F, B, E>(
         &self,
         stream: Box<dyn Io>,
-        permit: &Arc<ConnectionPermit>,
+        permit: &Arc<ServerConnectionPermit>,
         answer: Arc<A>,
         mut stopping: watch::Receiver<bool>,
     ) where
-        A: Fn(Request<Incoming>, Arc<ConnectionPermit>) -> F + Send + Sync + 'static,
+        A: Fn(Request<Incoming>, Arc<ServerConnectionPermit>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
@@ -309,7 +313,7 @@ impl Server {
                 tracing::debug!(server = self.name, %error, "a connection failed");
             },
             () = too_slow => {
-                (self.observer)(Event::TooSlow);
+                (self.observer)(ConnectionEvent::TooSlow);
                 tracing::debug!(server = self.name, "a connection took too long and was closed");
             }
         }
@@ -321,7 +325,7 @@ impl Server {
         match result.unwrap_or_else(|_| Err(format!("not complete within {:?}", self.limits.handshake))) {
             Ok(stream) => Some(stream),
             Err(error) => {
-                (self.observer)(Event::HandshakeFailed);
+                (self.observer)(ConnectionEvent::HandshakeFailed);
                 tracing::debug!(server = self.name, "a handshake failed: {error}");
                 None
             }
@@ -340,10 +344,10 @@ impl Server {
 }
 
 /// Reports that a connection is closed, in whatever way its task ends.
-struct Closed<'a>(&'a (dyn Fn(Event) + Send + Sync));
+struct CloseGuard<'a>(&'a (dyn Fn(ConnectionEvent) + Send + Sync));
 
-impl Drop for Closed<'_> {
+impl Drop for CloseGuard<'_> {
     fn drop(&mut self) {
-        (self.0)(Event::Closed);
+        (self.0)(ConnectionEvent::Closed);
     }
 }

@@ -31,27 +31,27 @@ const SLOW: Duration = Duration::from_secs(1);
 pub struct ConnectionPermits {
     most: usize,
     budget: usize,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<ConnectionTable>>,
     released: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct ConnectionTable {
     next: u64,
-    connections: HashMap<u64, Connection>,
+    connections: HashMap<u64, TrackedConnection>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct TrackedConnection {
     client: Option<IpAddr>,
-    phase: Phase,
+    phase: ConnectionPhase,
     since: Instant,
     bytes: usize,
     evicted: Arc<Notify>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     /// The client must send something next.
     Waiting,
     /// The answer is being made or sent.
@@ -62,7 +62,7 @@ enum Phase {
 
 /// A connection's permit. It is dropped with the connection.
 #[derive(Debug)]
-pub struct ConnectionPermit {
+pub struct ServerConnectionPermit {
     id: u64,
     permits: ConnectionPermits,
     evicted: Arc<Notify>,
@@ -76,7 +76,7 @@ impl ConnectionPermits {
 
     /// A permit for a connection of this client; `None` is a client on this machine without an address. It waits while every connection is
     /// being answered. The future may be dropped while it waits.
-    pub async fn acquire(&self, client: Option<IpAddr>) -> ConnectionPermit {
+    pub async fn acquire(&self, client: Option<IpAddr>) -> ServerConnectionPermit {
         loop {
             let released = self.released.notified();
             let next = match self.try_acquire(client.map(network)) {
@@ -91,7 +91,7 @@ impl ConnectionPermits {
     }
 
     /// A permit, or the instant at which an eviction releases one if no permit is released before.
-    fn try_acquire(&self, client: Option<IpAddr>) -> Result<ConnectionPermit, Option<Instant>> {
+    fn try_acquire(&self, client: Option<IpAddr>) -> Result<ServerConnectionPermit, Option<Instant>> {
         let now = Instant::now();
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if table.connections.len() >= self.most {
@@ -101,40 +101,46 @@ impl ConnectionPermits {
         let id = table.next;
         table.next += 1;
         let evicted = Arc::new(Notify::new());
-        let connection =
-            Connection { client, phase: Phase::Waiting, since: now, bytes: 0, evicted: evicted.clone() };
+        let connection = TrackedConnection {
+            client,
+            phase: ConnectionPhase::Waiting,
+            since: now,
+            bytes: 0,
+            evicted: evicted.clone(),
+        };
         table.connections.insert(id, connection);
         drop(table);
-        Ok(ConnectionPermit { id, permits: self.clone(), evicted })
+        Ok(ServerConnectionPermit { id, permits: self.clone(), evicted })
     }
 }
 
-impl Connection {
+impl TrackedConnection {
     fn evictable_at(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Waiting => Some(self.since + GRACE),
-            Phase::Answering => Some(self.since + SLOW),
-            Phase::LongLived => None,
+            ConnectionPhase::Waiting => Some(self.since + GRACE),
+            ConnectionPhase::Answering => Some(self.since + SLOW),
+            ConnectionPhase::LongLived => None,
         }
     }
 }
 
-impl Table {
+impl ConnectionTable {
     /// The connection to evict for a new one, or the instant from which there is one.
     fn victim(&self, now: Instant) -> Result<u64, Option<Instant>> {
-        let slow =
-            |connection: &Connection| connection.phase == Phase::Answering && connection.since + SLOW <= now;
+        let slow = |connection: &TrackedConnection| {
+            connection.phase == ConnectionPhase::Answering && connection.since + SLOW <= now
+        };
         // New connections count for their client too: otherwise, in a burst, only those of other clients could be evicted.
         let all = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.phase == Phase::Waiting || slow(connection));
+            .filter(|(_, connection)| connection.phase == ConnectionPhase::Waiting || slow(connection));
         let victim =
             oldest_of_the_largest_client(all, |_| 1).and_then(|id| Some((id, self.connections.get(&id)?)));
         match victim.and_then(|(id, connection)| Some((id, connection.evictable_at()?))) {
             Some((id, at)) if at <= now => Ok(id),
             Some((_, at)) => Err(Some(at)),
-            None => Err(self.connections.values().filter_map(Connection::evictable_at).min()),
+            None => Err(self.connections.values().filter_map(TrackedConnection::evictable_at).min()),
         }
     }
 
@@ -143,7 +149,7 @@ impl Table {
         let all = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.bytes > 0 && connection.phase == Phase::Waiting);
+            .filter(|(_, connection)| connection.bytes > 0 && connection.phase == ConnectionPhase::Waiting);
         oldest_of_the_largest_client(all, |connection| connection.bytes)
     }
 
@@ -156,8 +162,8 @@ impl Table {
 
 /// The oldest connection of the client that has the most.
 fn oldest_of_the_largest_client<'h>(
-    all: impl Iterator<Item = (&'h u64, &'h Connection)>,
-    weight: impl Fn(&Connection) -> usize,
+    all: impl Iterator<Item = (&'h u64, &'h TrackedConnection)>,
+    weight: impl Fn(&TrackedConnection) -> usize,
 ) -> Option<u64> {
     let mut clients: HashMap<Option<IpAddr>, (usize, Instant, u64)> = HashMap::new();
     for (id, connection) in all {
@@ -174,35 +180,35 @@ fn oldest_of_the_largest_client<'h>(
     most.map(|(.., id)| id)
 }
 
-impl ConnectionPermit {
+impl ServerConnectionPermit {
     /// The client must send something: from now on the connection can be evicted at once.
     pub fn waiting(&self) {
-        self.enter(Phase::Waiting);
+        self.enter(ConnectionPhase::Waiting);
     }
 
     /// A request is complete and is being answered: the connection can be evicted when this has taken a second.
     pub fn answering(&self) {
-        self.enter(Phase::Answering);
+        self.enter(ConnectionPhase::Answering);
     }
 
     /// The answer is long-lived by its nature (a stream, a lifecycle hook): the connection isn't evicted, and the server's timeout for
     /// connections doesn't apply.
     pub fn long_lived(&self) {
-        self.enter(Phase::LongLived);
+        self.enter(ConnectionPhase::LongLived);
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: ConnectionPhase) {
         self.with(|connection| (connection.phase, connection.since) = (phase, Instant::now()));
     }
 
     /// Whether the connection has a long-lived answer.
     pub(super) fn is_long_lived(&self) -> bool {
         let mut long_lived = false;
-        self.with(|connection| long_lived = connection.phase == Phase::LongLived);
+        self.with(|connection| long_lived = connection.phase == ConnectionPhase::LongLived);
         long_lived
     }
 
-    fn with(&self, change: impl FnOnce(&mut Connection)) {
+    fn with(&self, change: impl FnOnce(&mut TrackedConnection)) {
         let mut table = self.permits.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(connection) = table.connections.get_mut(&self.id) {
             change(connection);
@@ -242,7 +248,7 @@ impl ConnectionPermit {
     }
 }
 
-impl Drop for ConnectionPermit {
+impl Drop for ServerConnectionPermit {
     fn drop(&mut self) {
         let mut table = self.permits.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.connections.remove(&self.id);
@@ -273,7 +279,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    async fn is_evicted(permit: &ConnectionPermit) -> bool {
+    async fn is_evicted(permit: &ServerConnectionPermit) -> bool {
         timeout(Duration::ZERO, permit.evicted()).await.is_ok()
     }
 

@@ -12,9 +12,9 @@ pub(super) fn millis(duration: Duration) -> f64 {
 }
 
 /// A field without quotes: it contains no whitespace, and it is never empty.
-pub(super) struct Word<'a>(pub(super) &'a str);
+pub(super) struct UnquotedField<'a>(pub(super) &'a str);
 
-impl fmt::Display for Word<'_> {
+impl fmt::Display for UnquotedField<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() { f.write_str("-") } else { escape(self.0, plain, f) }
     }

@@ -21,42 +21,44 @@ use std::{
 use attache_config::model::{LogFormat, Name};
 
 use super::{
-    Names,
+    LoggedHeaders,
     escaping::Quoted,
     put,
-    template::{self, Line},
-    time::Timestamp,
+    template::{self, LineContext},
+    time::LogTimestamp,
 };
-use crate::{Exchange, Text};
+use crate::{Exchange, SharedText};
 
 /// How many bytes are reserved for a line at once.
-const USUAL: usize = 512;
+const USUAL_LINE_BYTES: usize = 512;
 
 /// Appends the line with its line end.
 pub(crate) fn write(
     out: &mut Vec<u8>,
     format: &LogFormat,
-    names: &Names,
+    names: &LoggedHeaders,
     exchange: &Exchange,
     total: Duration,
     now: SystemTime,
 ) -> io::Result<()> {
-    let began = Timestamp(now.checked_sub(total).unwrap_or(now));
+    let began = LogTimestamp(now.checked_sub(total).unwrap_or(now));
     // Most lines are shorter, so the buffer grows only once per line.
-    out.reserve(USUAL);
+    out.reserve(USUAL_LINE_BYTES);
     match format {
         LogFormat::Text => text(out, exchange, total, began),
         LogFormat::Json => json(out, exchange, total, began),
         LogFormat::Template(template) => {
-            template::text(out, template, &Line { exchange, total, began, names })?;
+            template::text(out, template, &LineContext { exchange, total, began, names })?;
         }
-        LogFormat::Fields(fields) => template::json(out, fields, &Line { exchange, total, began, names })?,
+        LogFormat::Fields(fields) => {
+            template::json(out, fields, &LineContext { exchange, total, began, names })?;
+        }
     }
     out.push(b'\n');
     Ok(())
 }
 
-fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestamp) {
+fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: LogTimestamp) {
     let reason = exchange.reason.get();
     put::time(out, began);
     match exchange.status.get() {
@@ -101,8 +103,8 @@ fn name(name: Option<&Name>) -> &[u8] {
 }
 
 /// Every key is always present: a missing value is `null`.
-fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestamp) {
-    fn some(text: &Text) -> Option<&[u8]> {
+fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: LogTimestamp) {
+    fn some(text: &SharedText) -> Option<&[u8]> {
         Some(text.as_bytes()).filter(|text| !text.is_empty())
     }
     fn name(name: Option<&Name>) -> Option<&[u8]> {
@@ -158,7 +160,8 @@ mod tests {
     fn show(format: LogFormat, exchange: &Exchange) -> String {
         let mut out = Vec::new();
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_248_001_123);
-        write(&mut out, &format, &Names::default(), exchange, Duration::from_micros(1_002_500), now).unwrap();
+        write(&mut out, &format, &LoggedHeaders::default(), exchange, Duration::from_micros(1_002_500), now)
+            .unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -36,51 +36,51 @@ use attache_wire::Fields;
 pub(crate) use self::line::write as write_line;
 use self::{
     file::RotatingFile,
-    queue::{Buffers, Queue},
+    queue::{Buffers, LogQueue},
     syslog::SyslogWriter,
-    writer::{Open, Writer},
+    writer::{LogWriter, OpenDestination},
 };
 pub(crate) use self::{
     filter::passes,
-    names::{NamedHeaders, Names},
-    time::Timestamp,
+    names::{LoggedHeaders, NamedHeaders},
+    time::LogTimestamp,
 };
 use crate::{Exchange, Metrics, WorkerMetrics};
 
-struct Shared {
-    queue: Arc<Queue>,
+struct SharedLog {
+    queue: Arc<LogQueue>,
     /// Disconnected when the writer has ended.
     ended: Mutex<Receiver<()>>,
 }
 
 /// The access log of the process, or none. It is cheap to clone.
 #[derive(Clone)]
-pub struct AccessLog(Option<(Arc<Shared>, Arc<Rules>)>);
+pub struct AccessLogHandle(Option<(Arc<SharedLog>, Arc<LogRules>)>);
 
 /// Which lines are written, and in which form.
 #[derive(Default)]
-struct Rules {
+struct LogRules {
     format: LogFormat,
     filter: Vec<LogFilter>,
-    names: Names,
+    names: LoggedHeaders,
 }
 
-impl Rules {
+impl LogRules {
     fn new(config: &model::AccessLog) -> Self {
         Self {
             format: config.format.clone(),
             filter: config.filter.clone(),
-            names: Names::of(config.format.templates()),
+            names: LoggedHeaders::of(config.format.templates()),
         }
     }
 }
 
-impl AccessLog {
+impl AccessLogHandle {
     /// Opens the destination and starts the writer. Without a destination it does nothing.
     ///
     /// It fails if the file can't be opened for appending, or if no thread can be started.
     pub fn start(config: &model::AccessLog, metrics: &Metrics) -> Result<Self, AccessLogError> {
-        let (open, path): (Open, _) = match &config.to {
+        let (open, path): (OpenDestination, _) = match &config.to {
             LogTarget::Off => return Ok(Self::off()),
             LogTarget::Stdout => (Box::new(|| Ok(Box::new(io::stdout()))), None),
             LogTarget::File(file) => {
@@ -92,7 +92,7 @@ impl AccessLog {
                 (Box::new(move || Ok(Box::new(SyslogWriter::new(&settings)))), None)
             }
         };
-        Self::start_with(open, Rules::new(config), metrics)
+        Self::start_with(open, LogRules::new(config), metrics)
             .map_err(|source| AccessLogError { path: path.cloned(), source })
     }
 
@@ -107,18 +107,18 @@ impl AccessLog {
         Self(None)
     }
 
-    fn start_with(mut open: Open, rules: Rules, metrics: &Metrics) -> io::Result<Self> {
+    fn start_with(mut open: OpenDestination, rules: LogRules, metrics: &Metrics) -> io::Result<Self> {
         // The file is opened once here, so that a wrong path is an error at the start and not a lost line later.
         drop(open()?);
-        let (queue, woken) = Queue::new();
+        let (queue, woken) = LogQueue::new();
         let queue = Arc::new(queue);
         let (alive, ended) = channel();
         let (of_writer, metrics) = (Arc::clone(&queue), metrics.clone());
         thread::Builder::new().name("access-log".into()).spawn(move || {
             let _alive = alive;
-            Writer::new(of_writer, woken, open, metrics.worker()).run();
+            LogWriter::new(of_writer, woken, open, metrics.worker()).run();
         })?;
-        let shared = Shared { queue, ended: Mutex::new(ended) };
+        let shared = SharedLog { queue, ended: Mutex::new(ended) };
         Ok(Self(Some((Arc::new(shared), Arc::new(rules)))))
     }
 
@@ -157,9 +157,9 @@ impl AccessLog {
 pub struct AccessLogger(Option<Rc<Logger>>);
 
 struct Logger {
-    queue: Arc<Queue>,
+    queue: Arc<LogQueue>,
     buffers: Arc<Buffers>,
-    rules: Arc<Rules>,
+    rules: Arc<LogRules>,
     metrics: WorkerMetrics,
 }
 
@@ -190,7 +190,7 @@ impl AccessLogger {
 
 impl Logger {
     fn write(&self, exchange: &Exchange, total: Duration) {
-        let Rules { format, names, .. } = &*self.rules;
+        let LogRules { format, names, .. } = &*self.rules;
         let now = SystemTime::now();
         let write = |out: &mut Vec<u8>| line::write(out, format, names, exchange, total, now).is_ok();
         if !self.queue.add(&self.buffers, write) {
@@ -227,7 +227,7 @@ impl std::error::Error for AccessLogError {
     }
 }
 
-impl fmt::Debug for AccessLog {
+impl fmt::Debug for AccessLogHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "AccessLog(on)" } else { "AccessLog(off)" })
     }

@@ -6,19 +6,19 @@ use std::{
 };
 
 use attache_config::model::{LogField, LogPart, LogTemplate};
-use attache_wire::{Fields, Value};
+use attache_wire::{Fields, ValueRef};
 use http::{HeaderName, HeaderValue};
 
 /// Names of headers. The values of an exchange are kept in this order, those of the request first.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct LoggedHeaders {
     /// Distinguishes the names of one config from those of another: a reload may happen while a request runs.
     id: usize,
     request: Vec<HeaderName>,
     response: Vec<HeaderName>,
 }
 
-impl Names {
+impl LoggedHeaders {
     pub(super) fn of<'a>(templates: impl Iterator<Item = &'a LogTemplate>) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let mut names = Self { id: NEXT.fetch_add(1, Relaxed), ..Self::default() };
@@ -51,7 +51,7 @@ impl Names {
         let mut noted = noted.borrow_mut();
         noted.of = self.id;
         noted.values.clear();
-        noted.values.extend(self.request.iter().map(|name| headers.get(name).map(Value::to_header_value)));
+        noted.values.extend(self.request.iter().map(|name| headers.get(name).map(ValueRef::to_header_value)));
     }
 
     pub(super) fn note_response(&self, noted: &RefCell<NamedHeaders>, headers: &Fields) {
@@ -64,7 +64,9 @@ impl Names {
         }
         noted.of = self.id;
         noted.values.resize(self.request.len(), None);
-        noted.values.extend(self.response.iter().map(|name| headers.get(name).map(Value::to_header_value)));
+        noted
+            .values
+            .extend(self.response.iter().map(|name| headers.get(name).map(ValueRef::to_header_value)));
     }
 
     /// The value that was kept for this name.

@@ -12,7 +12,7 @@ use std::{
 
 use attache_wire::{chars, decimal};
 
-use super::{escaping::Word, time::Timestamp};
+use super::{escaping::UnquotedField, time::LogTimestamp};
 
 /// Bytes that a field without quotes contains unescaped.
 static PLAIN: [bool; 256] = but_quotes(0x21, 0x7e);
@@ -45,7 +45,7 @@ pub(super) fn word(out: &mut Vec<u8>, before: &str, text: &[u8]) {
 #[cold]
 fn escaped(out: &mut Vec<u8>, text: &[u8]) {
     // Writing to a vector can't fail.
-    let _ = write!(out, "{}", Word(std::str::from_utf8(text).unwrap_or_default()));
+    let _ = write!(out, "{}", UnquotedField(std::str::from_utf8(text).unwrap_or_default()));
 }
 
 /// Appends a JSON string, or `null`.
@@ -108,7 +108,7 @@ const fn digit(number: u32) -> u8 {
 }
 
 #[inline(never)]
-pub(super) fn time(out: &mut Vec<u8>, time: Timestamp) {
+pub(super) fn time(out: &mut Vec<u8>, time: LogTimestamp) {
     out.extend_from_slice(&time.text());
 }
 
@@ -150,7 +150,7 @@ mod tests {
             ip in any::<IpAddr>(),
             port in any::<u16>(),
         ) {
-            prop_assert_eq!(put(|out| word(out, "a=", text.as_bytes())), format!("a={}", Word(&text)));
+            prop_assert_eq!(put(|out| word(out, "a=", text.as_bytes())), format!("a={}", UnquotedField(&text)));
             let shown = put(|out| super::super::json::write(out, &text).unwrap());
             prop_assert_eq!(put(|out| json(out, "a:", Some(text.as_bytes()))), format!("a:{shown}"));
             let duration = Duration::from_micros(micros) + Duration::from_nanos(nanos);

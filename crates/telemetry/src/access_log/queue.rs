@@ -21,8 +21,8 @@ use std::sync::{
 pub(super) const QUEUE_BYTES: usize = 2 << 20;
 
 /// What workers and the writer share.
-pub(super) struct Queue {
-    workers: Mutex<Workers>,
+pub(super) struct LogQueue {
+    workers: Mutex<WorkerBuffers>,
     /// How many bytes may wait in one buffer: each worker has the same share.
     share: AtomicUsize,
     /// The writer sleeps until the next line wakes it.
@@ -38,7 +38,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Default)]
-struct Workers {
+struct WorkerBuffers {
     buffers: Vec<Arc<Buffers>>,
     /// The writer has ended or is about to end: later lines are lost.
     closed: bool,
@@ -55,14 +55,14 @@ struct Buffer {
 
 /// What happened to a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Added {
+pub(super) enum EnqueueResult {
     Waits,
     /// It waits, and has just made the buffer half full.
     HalfFull,
     Lost,
 }
 
-impl Queue {
+impl LogQueue {
     /// A queue, and the receiver that wakes the writer.
     pub(super) fn new() -> (Self, Receiver<()>) {
         let (wake, woken) = sync_channel(1);
@@ -99,10 +99,10 @@ impl Queue {
         // The writer sets the flag and then checks for lines. If it did not find this line, it checked before the line was added; then the
         // buffer's lock makes the flag visible here.
         let wanted = self.sleeping.load(Relaxed) && self.sleeping.swap(false, SeqCst);
-        if wanted || added == Added::HalfFull {
+        if wanted || added == EnqueueResult::HalfFull {
             self.wake();
         }
-        added != Added::Lost
+        added != EnqueueResult::Lost
     }
 
     /// Makes the writer check everything soon.
@@ -167,18 +167,22 @@ impl Queue {
 }
 
 impl Buffers {
-    fn add(&self, share: usize, write: impl FnOnce(&mut Vec<u8>) -> bool) -> Added {
+    fn add(&self, share: usize, write: impl FnOnce(&mut Vec<u8>) -> bool) -> EnqueueResult {
         let mut buffer = self.free();
         let before = buffer.lines.len();
         if buffer.closed || before >= share {
-            return Added::Lost;
+            return EnqueueResult::Lost;
         }
         if !write(&mut buffer.lines) || buffer.lines.len() > share {
             buffer.lines.truncate(before);
-            return Added::Lost;
+            return EnqueueResult::Lost;
         }
         let half = share / 2;
-        if before < half && buffer.lines.len() >= half { Added::HalfFull } else { Added::Waits }
+        if before < half && buffer.lines.len() >= half {
+            EnqueueResult::HalfFull
+        } else {
+            EnqueueResult::Waits
+        }
     }
 
     /// The buffer that the writer doesn't hold.
@@ -230,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_worker_writes_while_the_writer_holds_either_buffer() {
-        let (queue, _woken) = Queue::new();
+        let (queue, _woken) = LogQueue::new();
         let buffers = queue.join();
         for held in &buffers.0 {
             let _held = locked(held);
@@ -241,7 +245,7 @@ mod tests {
 
     #[test]
     fn workers_have_equal_shares_and_the_share_of_an_ended_worker_is_free_again() {
-        let (queue, woken) = Queue::new();
+        let (queue, woken) = LogQueue::new();
         let (first, second) = (queue.join(), queue.join());
         assert!(queue.add(&first, line(QUEUE_BYTES / 2)));
         assert!(!queue.add(&first, line(1)));
@@ -255,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_line_that_could_not_be_written_leaves_nothing() {
-        let (queue, _woken) = Queue::new();
+        let (queue, _woken) = LogQueue::new();
         let buffers = queue.join();
         assert!(queue.add(&buffers, line(3)));
         assert!(!queue.add(&buffers, |out| {

@@ -14,7 +14,7 @@ use std::{
 
 use attache_config::model::{Syslog, SyslogTo};
 
-use super::time::Timestamp;
+use super::time::LogTimestamp;
 
 /// How long the server may take to accept a connection or a message.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// The most bytes of a line in a datagram. Receivers accept this (RFC 5426 section 3.2 asks for 2048), and it is far below the limit of
 /// UDP.
-const LONGEST_DATAGRAM: usize = 8 << 10;
+const MAX_DATAGRAM_BYTES: usize = 8 << 10;
 /// Severity "informational" (RFC 5424 section 6.2.1).
 const INFORMATIONAL: u8 = 6;
 
@@ -31,12 +31,12 @@ pub(super) struct SyslogWriter {
     priority: u8,
     /// `HOSTNAME APP-NAME PROCID MSGID STRUCTURED-DATA`.
     head: String,
-    socket: Option<Socket>,
+    socket: Option<SyslogSocket>,
     failed: Option<Instant>,
     message: Vec<u8>,
 }
 
-enum Socket {
+enum SyslogSocket {
     Unix(UnixDatagram),
     Udp(UdpSocket),
     Tcp(TcpStream),
@@ -63,16 +63,16 @@ impl SyslogWriter {
             Some(socket) => socket,
             none => none.insert(connect(&self.to)?),
         };
-        let now = Timestamp(SystemTime::now());
+        let now = LogTimestamp(SystemTime::now());
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             self.message.clear();
-            let line = if matches!(socket, Socket::Tcp(_)) { line } else { shortened(line) };
+            let line = if matches!(socket, SyslogSocket::Tcp(_)) { line } else { shortened(line) };
             write!(self.message, "<{}>1 {now} {} ", self.priority, self.head)?;
             self.message.extend_from_slice(line);
             match socket {
-                Socket::Unix(socket) => drop(socket.send(&self.message)?),
-                Socket::Udp(socket) => drop(socket.send(&self.message)?),
-                Socket::Tcp(stream) => {
+                SyslogSocket::Unix(socket) => drop(socket.send(&self.message)?),
+                SyslogSocket::Udp(socket) => drop(socket.send(&self.message)?),
+                SyslogSocket::Tcp(stream) => {
                     let length = format!("{} ", self.message.len());
                     stream.write_all(length.as_bytes())?;
                     stream.write_all(&self.message)?;
@@ -85,32 +85,32 @@ impl SyslogWriter {
 
 /// Cuts a line that is too long, between two characters.
 fn shortened(line: &[u8]) -> &[u8] {
-    let mut end = line.len().min(LONGEST_DATAGRAM);
+    let mut end = line.len().min(MAX_DATAGRAM_BYTES);
     while end > 0 && line.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {
         end -= 1;
     }
     line.get(..end).unwrap_or(line)
 }
 
-fn connect(to: &SyslogTo) -> io::Result<Socket> {
+fn connect(to: &SyslogTo) -> io::Result<SyslogSocket> {
     match to {
         SyslogTo::Unix(path) => {
             let socket = UnixDatagram::unbound()?;
             socket.connect(path)?;
             socket.set_write_timeout(Some(TIMEOUT))?;
-            Ok(Socket::Unix(socket))
+            Ok(SyslogSocket::Unix(socket))
         }
         SyslogTo::Udp(server) => {
             let server = resolve(server)?;
             let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             let socket = UdpSocket::bind(any)?;
             socket.connect(server)?;
-            Ok(Socket::Udp(socket))
+            Ok(SyslogSocket::Udp(socket))
         }
         SyslogTo::Tcp(server) => {
             let stream = TcpStream::connect_timeout(&resolve(server)?, TIMEOUT)?;
             stream.set_write_timeout(Some(TIMEOUT))?;
-            Ok(Socket::Tcp(stream))
+            Ok(SyslogSocket::Tcp(stream))
         }
     }
 }
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn a_long_line_is_cut_between_characters() {
-        let line = "\u{20ac}".repeat(LONGEST_DATAGRAM);
+        let line = "\u{20ac}".repeat(MAX_DATAGRAM_BYTES);
         let cut = shortened(line.as_bytes());
-        assert!(cut.len() <= LONGEST_DATAGRAM && std::str::from_utf8(cut).is_ok());
+        assert!(cut.len() <= MAX_DATAGRAM_BYTES && std::str::from_utf8(cut).is_ok());
     }
 }

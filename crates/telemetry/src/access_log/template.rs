@@ -13,27 +13,27 @@ use std::{
 use attache_config::model::{LogField, LogPart, LogTemplate, Name};
 
 use super::{
-    Names,
+    LoggedHeaders,
     escaping::{AsText, Quoted, millis},
     put,
-    time::Timestamp,
+    time::LogTimestamp,
 };
 use crate::Exchange;
 
 /// The exchange of one line.
-pub(super) struct Line<'a> {
+pub(super) struct LineContext<'a> {
     pub(super) exchange: &'a Exchange,
     pub(super) total: Duration,
-    pub(super) began: Timestamp,
-    pub(super) names: &'a Names,
+    pub(super) began: LogTimestamp,
+    pub(super) names: &'a LoggedHeaders,
 }
 
 /// The value of a field.
-enum Value<'a> {
+enum LineValue<'a> {
     Nothing,
     Count(u64),
     Millis(Duration),
-    Time(Timestamp),
+    Time(LogTimestamp),
     Address(SocketAddr),
     /// A field that is one word.
     Word(&'a str),
@@ -43,20 +43,20 @@ enum Value<'a> {
     Made(&'a dyn Display),
 }
 
-pub(super) fn text(out: &mut Vec<u8>, template: &LogTemplate, line: &Line<'_>) -> io::Result<()> {
+pub(super) fn text(out: &mut Vec<u8>, template: &LogTemplate, line: &LineContext<'_>) -> io::Result<()> {
     for part in &template.0 {
         match part {
             LogPart::Text(text) => out.extend_from_slice(text.as_bytes()),
             LogPart::Field(field) => line.with(field, |value| {
                 match value {
-                    Value::Nothing => out.push(b'-'),
-                    Value::Count(count) => put::number(out, "", count),
-                    Value::Millis(duration) => put::millis(out, "", duration),
-                    Value::Time(time) => put::time(out, time),
-                    Value::Address(address) => put::address(out, "", address),
-                    Value::Word(word) => put::word(out, "", word.as_bytes()),
-                    Value::Text(text) => write!(out, "{}", Quoted(text))?,
-                    Value::Made(made) => write!(out, "{made}")?,
+                    LineValue::Nothing => out.push(b'-'),
+                    LineValue::Count(count) => put::number(out, "", count),
+                    LineValue::Millis(duration) => put::millis(out, "", duration),
+                    LineValue::Time(time) => put::time(out, time),
+                    LineValue::Address(address) => put::address(out, "", address),
+                    LineValue::Word(word) => put::word(out, "", word.as_bytes()),
+                    LineValue::Text(text) => write!(out, "{}", Quoted(text))?,
+                    LineValue::Made(made) => write!(out, "{made}")?,
                 }
                 io::Result::Ok(())
             })?,
@@ -65,23 +65,29 @@ pub(super) fn text(out: &mut Vec<u8>, template: &LogTemplate, line: &Line<'_>) -
     Ok(())
 }
 
-pub(super) fn json(out: &mut Vec<u8>, fields: &[(Name, LogTemplate)], line: &Line<'_>) -> io::Result<()> {
+pub(super) fn json(
+    out: &mut Vec<u8>,
+    fields: &[(Name, LogTemplate)],
+    line: &LineContext<'_>,
+) -> io::Result<()> {
     for (index, (key, template)) in fields.iter().enumerate() {
         put::json(out, if index == 0 { "{" } else { "," }, Some(key.as_bytes()));
         out.push(b':');
         if let [LogPart::Field(field)] = template.0.as_slice() {
             line.with(field, |value| {
                 match value {
-                    Value::Nothing => put::json(out, "", None),
-                    Value::Count(count) => put::number(out, "", count),
-                    Value::Millis(duration) => put::json_millis(out, "", duration),
-                    Value::Word(text) | Value::Text(text) => put::json(out, "", Some(text.as_bytes())),
-                    Value::Time(time) => put::json(out, "", Some(&time.text())),
-                    Value::Address(address) => {
+                    LineValue::Nothing => put::json(out, "", None),
+                    LineValue::Count(count) => put::number(out, "", count),
+                    LineValue::Millis(duration) => put::json_millis(out, "", duration),
+                    LineValue::Word(text) | LineValue::Text(text) => {
+                        put::json(out, "", Some(text.as_bytes()));
+                    }
+                    LineValue::Time(time) => put::json(out, "", Some(&time.text())),
+                    LineValue::Address(address) => {
                         put::address(out, "\"", address);
                         out.push(b'"');
                     }
-                    Value::Made(made) => super::json::write(out, &AsText(made))?,
+                    LineValue::Made(made) => super::json::write(out, &AsText(made))?,
                 }
                 io::Result::Ok(())
             })?;
@@ -94,7 +100,7 @@ pub(super) fn json(out: &mut Vec<u8>, fields: &[(Name, LogTemplate)], line: &Lin
 }
 
 /// Text and fields, before JSON's own escapes are added.
-struct Mixed<'a>(&'a LogTemplate, &'a Line<'a>);
+struct Mixed<'a>(&'a LogTemplate, &'a LineContext<'a>);
 
 impl Display for Mixed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,13 +108,13 @@ impl Display for Mixed<'_> {
             match part {
                 LogPart::Text(text) => f.write_str(text)?,
                 LogPart::Field(field) => self.1.with(field, |value| match value {
-                    Value::Nothing => f.write_char('-'),
-                    Value::Count(count) => count.fmt(f),
-                    Value::Millis(duration) => millis(duration).fmt(f),
-                    Value::Time(time) => time.fmt(f),
-                    Value::Address(address) => address.fmt(f),
-                    Value::Word(text) | Value::Text(text) => f.write_str(text),
-                    Value::Made(made) => made.fmt(f),
+                    LineValue::Nothing => f.write_char('-'),
+                    LineValue::Count(count) => count.fmt(f),
+                    LineValue::Millis(duration) => millis(duration).fmt(f),
+                    LineValue::Time(time) => time.fmt(f),
+                    LineValue::Address(address) => address.fmt(f),
+                    LineValue::Word(text) | LineValue::Text(text) => f.write_str(text),
+                    LineValue::Made(made) => made.fmt(f),
                 })?,
             }
         }
@@ -116,87 +122,87 @@ impl Display for Mixed<'_> {
     }
 }
 
-impl Line<'_> {
-    fn with<T>(&self, field: &LogField, show: impl FnOnce(Value<'_>) -> T) -> T {
+impl LineContext<'_> {
+    fn with<T>(&self, field: &LogField, show: impl FnOnce(LineValue<'_>) -> T) -> T {
         let exchange = self.exchange;
         let word = |text: &str| if text.is_empty() { None } else { Some(()) };
         macro_rules! named {
             ($text:expr) => {{
                 let text = $text;
                 match word(&text) {
-                    Some(()) => show(Value::Word(&text)),
-                    None => show(Value::Nothing),
+                    Some(()) => show(LineValue::Word(&text)),
+                    None => show(LineValue::Nothing),
                 }
             }};
         }
         macro_rules! optional {
             ($name:expr) => {
                 match $name.borrow().as_deref() {
-                    Some(name) => show(Value::Word(name)),
-                    None => show(Value::Nothing),
+                    Some(name) => show(LineValue::Word(name)),
+                    None => show(LineValue::Nothing),
                 }
             };
         }
         match field {
-            LogField::Time => show(Value::Time(self.began)),
+            LogField::Time => show(LineValue::Time(self.began)),
             LogField::Status => match exchange.status.get() {
-                0 => show(Value::Nothing),
-                status => show(Value::Count(status.into())),
+                0 => show(LineValue::Nothing),
+                status => show(LineValue::Count(status.into())),
             },
             LogField::EnvoyFlag => match exchange.reason.get().map(crate::Reason::envoy_flag) {
-                Some(flag) if flag != "-" => show(Value::Word(flag)),
-                _ => show(Value::Nothing),
+                Some(flag) if flag != "-" => show(LineValue::Word(flag)),
+                _ => show(LineValue::Nothing),
             },
             LogField::Reason => match exchange.reason.get() {
-                Some(reason) => show(Value::Word(reason.as_str())),
-                None => show(Value::Nothing),
+                Some(reason) => show(LineValue::Word(reason.as_str())),
+                None => show(LineValue::Nothing),
             },
             LogField::Method => named!(exchange.method.borrow()),
             LogField::Host => named!(exchange.host.borrow()),
             LogField::Path => named!(exchange.path.borrow()),
-            LogField::Protocol => show(Value::Word(exchange.protocol)),
-            LogField::Listener => show(Value::Word(&exchange.listener)),
+            LogField::Protocol => show(LineValue::Word(exchange.protocol)),
+            LogField::Listener => show(LineValue::Word(&exchange.listener)),
             LogField::Route => optional!(exchange.route),
             LogField::Upstream => optional!(exchange.upstream),
             LogField::Endpoint => optional!(exchange.endpoint),
-            LogField::Attempts => show(Value::Count(exchange.attempts.get().into())),
-            LogField::Hedges => show(Value::Count(exchange.hedges.get().into())),
-            LogField::TotalMs => show(Value::Millis(self.total)),
+            LogField::Attempts => show(LineValue::Count(exchange.attempts.get().into())),
+            LogField::Hedges => show(LineValue::Count(exchange.hedges.get().into())),
+            LogField::TotalMs => show(LineValue::Millis(self.total)),
             LogField::HeadMs => match exchange.time_to_head.get() {
-                Some(head) => show(Value::Millis(head)),
-                None => show(Value::Nothing),
+                Some(head) => show(LineValue::Millis(head)),
+                None => show(LineValue::Nothing),
             },
-            LogField::Received => show(Value::Count(exchange.received.get())),
-            LogField::Sent => show(Value::Count(exchange.sent.get())),
+            LogField::Received => show(LineValue::Count(exchange.received.get())),
+            LogField::Sent => show(LineValue::Count(exchange.sent.get())),
             LogField::Client => match exchange.client {
-                Some(client) => show(Value::Address(client)),
-                None => show(Value::Nothing),
+                Some(client) => show(LineValue::Address(client)),
+                None => show(LineValue::Nothing),
             },
             LogField::Identity => optional!(exchange.identity),
             LogField::Peer => optional!(exchange.peer),
             LogField::RequestId => named!(exchange.request_id.borrow()),
             LogField::TraceId => match exchange.trace_id.get() {
-                Some(id) => show(Value::Made(&id)),
-                None => show(Value::Nothing),
+                Some(id) => show(LineValue::Made(&id)),
+                None => show(LineValue::Nothing),
             },
             LogField::SpanId => match exchange.trace.borrow().as_deref() {
-                Some(trace) => show(Value::Made(&trace.span_id())),
-                None => show(Value::Nothing),
+                Some(trace) => show(LineValue::Made(&trace.span_id())),
+                None => show(LineValue::Nothing),
             },
             LogField::Detail => match exchange.detail.borrow().as_deref() {
-                Some(detail) => show(Value::Text(detail)),
-                None => show(Value::Nothing),
+                Some(detail) => show(LineValue::Text(detail)),
+                None => show(LineValue::Nothing),
             },
             LogField::RequestHeader(name) => self.header(self.names.request(name), show),
             LogField::ResponseHeader(name) => self.header(self.names.response(name), show),
         }
     }
 
-    fn header<T>(&self, at: Option<usize>, show: impl FnOnce(Value<'_>) -> T) -> T {
+    fn header<T>(&self, at: Option<usize>, show: impl FnOnce(LineValue<'_>) -> T) -> T {
         let noted = self.exchange.noted.borrow();
         match at.and_then(|at| self.names.noted(&noted, at)) {
-            Some(value) => show(Value::Text(&String::from_utf8_lossy(value.as_bytes()))),
-            None => show(Value::Nothing),
+            Some(value) => show(LineValue::Text(&String::from_utf8_lossy(value.as_bytes()))),
+            None => show(LineValue::Nothing),
         }
     }
 }
@@ -241,17 +247,17 @@ mod tests {
 
     fn show(templates: &[&str], json_keys: bool) -> String {
         let fields: Vec<_> = templates.iter().map(|text| (Name::from("k"), template(text))).collect();
-        let names = Names::of(fields.iter().map(|(_, template)| template));
+        let names = LoggedHeaders::of(fields.iter().map(|(_, template)| template));
         let exchange = exchange();
         let mut headers = Fields::new();
         headers.insert("user-agent", HeaderValue::from_static("a \"b\" c"));
         names.note_request(&exchange.noted, &headers);
         headers.insert("x-version", HeaderValue::from_bytes(b"\xff7").unwrap());
         names.note_response(&exchange.noted, &headers);
-        let line = Line {
+        let line = LineContext {
             exchange: &exchange,
             total: Duration::from_micros(1_500),
-            began: Timestamp(SystemTime::UNIX_EPOCH),
+            began: LogTimestamp(SystemTime::UNIX_EPOCH),
             names: &names,
         };
         let mut out = Vec::new();

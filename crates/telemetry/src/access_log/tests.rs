@@ -41,7 +41,7 @@ fn every_line_of_every_worker_is_in_the_file_after_the_close() {
     let path = folder.path().join("access.log");
     fs::write(&path, "what was there\n").unwrap();
     let metrics = Metrics::new();
-    let log = AccessLog::start(&to_file(&path), &metrics).unwrap();
+    let log = AccessLogHandle::start(&to_file(&path), &metrics).unwrap();
     let workers: Vec<_> = (0..3)
         .map(|worker| {
             let (log, metrics) = (log.clone(), metrics.clone());
@@ -72,7 +72,7 @@ fn a_line_is_written_without_waiting_for_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let metrics = Metrics::new();
-    let log = AccessLog::start(&to_file(&path), &metrics).unwrap();
+    let log = AccessLogHandle::start(&to_file(&path), &metrics).unwrap();
     log.logger(&metrics.worker()).write(&exchange("/only"), Duration::ZERO);
     assert!(wait_for_lines(&path, 1)[0].contains(" /only "));
 }
@@ -82,7 +82,7 @@ fn after_a_rotation_lines_go_to_the_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let (path, old) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
     let metrics = Metrics::new();
-    let log = AccessLog::start(&to_file(&path), &metrics).unwrap();
+    let log = AccessLogHandle::start(&to_file(&path), &metrics).unwrap();
     let logger = log.logger(&metrics.worker());
     logger.write(&exchange("/before"), Duration::ZERO);
     wait_for_lines(&path, 1);
@@ -107,7 +107,7 @@ fn a_file_that_can_not_be_opened_again_stays_the_old_one() {
     let path = folder.path().join("logs/access.log");
     fs::create_dir(folder.path().join("logs")).unwrap();
     let metrics = Metrics::new();
-    let log = AccessLog::start(&to_file(&path), &metrics).unwrap();
+    let log = AccessLogHandle::start(&to_file(&path), &metrics).unwrap();
     let logger = log.logger(&metrics.worker());
     logger.write(&exchange("/before"), Duration::ZERO);
     wait_for_lines(&path, 1);
@@ -121,7 +121,7 @@ fn a_file_that_can_not_be_opened_again_stays_the_old_one() {
 
 /// A destination that blocks until its gate is opened. It fails while the test tells it to fail.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+struct GatedDestination(Arc<(Mutex<GateState>, Condvar)>);
 
 #[derive(Default)]
 struct GateState {
@@ -130,14 +130,14 @@ struct GateState {
     text: String,
 }
 
-impl Gate {
+impl GatedDestination {
     fn set(&self, change: impl FnOnce(&mut GateState)) {
         change(&mut self.0.0.lock().unwrap());
         self.0.1.notify_all();
     }
 }
 
-impl Write for Gate {
+impl Write for GatedDestination {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let state = self.0.0.lock().unwrap();
         let mut state = self.0.1.wait_while(state, |state| !state.open).unwrap();
@@ -155,15 +155,15 @@ impl Write for Gate {
     }
 }
 
-fn start_at(gate: &Gate, metrics: &Metrics) -> AccessLog {
+fn start_at(gate: &GatedDestination, metrics: &Metrics) -> AccessLogHandle {
     let gate = gate.clone();
-    let open: Open = Box::new(move || Ok(Box::new(gate.clone())));
-    AccessLog::start_with(open, Rules::default(), metrics).unwrap()
+    let open: OpenDestination = Box::new(move || Ok(Box::new(gate.clone())));
+    AccessLogHandle::start_with(open, LogRules::default(), metrics).unwrap()
 }
 
 #[test]
 fn a_destination_that_hangs_costs_lines_and_never_blocks_the_worker() {
-    let (gate, metrics) = (Gate::default(), Metrics::new());
+    let (gate, metrics) = (GatedDestination::default(), Metrics::new());
     let log = start_at(&gate, &metrics);
     let logger = log.logger(&metrics.worker());
     let all = 40_000;
@@ -182,7 +182,7 @@ fn a_destination_that_hangs_costs_lines_and_never_blocks_the_worker() {
 
 #[test]
 fn long_lines_can_not_fill_the_memory() {
-    let (gate, metrics) = (Gate::default(), Metrics::new());
+    let (gate, metrics) = (GatedDestination::default(), Metrics::new());
     let log = start_at(&gate, &metrics);
     let logger = log.logger(&metrics.worker());
     let exchange = exchange(&"x".repeat(60 << 10));
@@ -199,7 +199,7 @@ fn long_lines_can_not_fill_the_memory() {
 
 #[test]
 fn a_failed_write_is_counted_and_the_next_line_starts_on_a_new_line() {
-    let (gate, metrics) = (Gate::default(), Metrics::new());
+    let (gate, metrics) = (GatedDestination::default(), Metrics::new());
     gate.set(|state| (state.open, state.failures) = (true, 1));
     let log = start_at(&gate, &metrics);
     let logger = log.logger(&metrics.worker());
@@ -220,7 +220,7 @@ fn a_failed_write_is_counted_and_the_next_line_starts_on_a_new_line() {
 #[test]
 fn without_a_destination_there_is_no_thread_and_no_line() {
     let metrics = Metrics::new();
-    let log = AccessLog::start(&Config::default(), &metrics).unwrap();
+    let log = AccessLogHandle::start(&Config::default(), &metrics).unwrap();
     assert!(log.0.is_none());
     log.logger(&metrics.worker()).write(&exchange("/"), Duration::ZERO);
     log.reopen();
@@ -230,13 +230,14 @@ fn without_a_destination_there_is_no_thread_and_no_line() {
 
 #[test]
 fn a_path_that_can_not_be_opened_is_an_error_that_names_it() {
-    let error = AccessLog::start(&to_file("/nonexistent/access.log".as_ref()), &Metrics::new()).unwrap_err();
+    let error =
+        AccessLogHandle::start(&to_file("/nonexistent/access.log".as_ref()), &Metrics::new()).unwrap_err();
     insta::assert_snapshot!(error, @r#"the access log /nonexistent/access.log can't be opened for appending (No such file or directory (os error 2)): create its folder, or change `access_log.to`"#);
 }
 
 #[test]
 fn lines_after_the_end_are_counted_as_lost() {
-    let (gate, metrics) = (Gate::default(), Metrics::new());
+    let (gate, metrics) = (GatedDestination::default(), Metrics::new());
     gate.set(|state| state.open = true);
     let log = start_at(&gate, &metrics);
     assert!(log.close(LONG));

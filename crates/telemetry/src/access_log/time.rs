@@ -7,9 +7,9 @@ use std::{
 
 /// Shows `2026-11-21T08:00:00.123Z`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Timestamp(pub(crate) SystemTime);
+pub(crate) struct LogTimestamp(pub(crate) SystemTime);
 
-impl Timestamp {
+impl LogTimestamp {
     /// Its text, made without the formatter, because each line of a log needs one.
     pub(super) fn text(self) -> [u8; 24] {
         // A clock before 1970 or after 9999 is wrong; such a time is shown as the first or the last possible one.
@@ -33,7 +33,7 @@ impl Timestamp {
     }
 }
 
-impl fmt::Display for Timestamp {
+impl fmt::Display for LogTimestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn known_moments_are_shown_as_rfc_3339_says() {
-        let show = |millis| Timestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(millis)).to_string();
+        let show = |millis| LogTimestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(millis)).to_string();
         // Each value was checked with `date -u -d @SECONDS`.
         assert_eq!(show(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(show(951_782_399_999), "2000-02-28T23:59:59.999Z");

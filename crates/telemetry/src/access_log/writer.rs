@@ -9,30 +9,35 @@ use std::{
     time::Duration,
 };
 
-use super::queue::Queue;
+use super::queue::LogQueue;
 use crate::WorkerMetrics;
 
 /// How long lines are collected. This also limits how often the writer falls asleep and must be woken by a worker.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER_TIME: Duration = Duration::from_millis(20);
 
 /// The most bytes that are written at once; only a single longer line is an exception.
 const BATCH: usize = 64 << 10;
 
 /// Opens the destination, at the start and again later.
-pub(super) type Open = Box<dyn FnMut() -> io::Result<Box<dyn Write>> + Send>;
+pub(super) type OpenDestination = Box<dyn FnMut() -> io::Result<Box<dyn Write>> + Send>;
 
-pub(super) struct Writer {
-    queue: Arc<Queue>,
+pub(super) struct LogWriter {
+    queue: Arc<LogQueue>,
     woken: Receiver<()>,
-    open: Open,
+    open: OpenDestination,
     out: Option<Box<dyn Write>>,
     metrics: WorkerMetrics,
     /// The last write failed, perhaps in the middle of a line.
     failing: bool,
 }
 
-impl Writer {
-    pub(super) fn new(queue: Arc<Queue>, woken: Receiver<()>, open: Open, metrics: WorkerMetrics) -> Self {
+impl LogWriter {
+    pub(super) fn new(
+        queue: Arc<LogQueue>,
+        woken: Receiver<()>,
+        open: OpenDestination,
+        metrics: WorkerMetrics,
+    ) -> Self {
         Self { queue, woken, open, out: None, metrics, failing: false }
     }
 
@@ -56,7 +61,7 @@ impl Writer {
             }
             if any {
                 // A buffer that becomes half full ends the wait.
-                let _ = self.woken.recv_timeout(GATHER);
+                let _ = self.woken.recv_timeout(GATHER_TIME);
             } else {
                 if lines.capacity() > BATCH {
                     lines = Vec::new();

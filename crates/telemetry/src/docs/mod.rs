@@ -11,7 +11,7 @@ use attache_config::model::{LogField, LogFormat};
 
 use crate::{
     Exchange, Reason,
-    access_log::{Names, write_line},
+    access_log::{LoggedHeaders, write_line},
     metrics::{BOUNDS, table},
 };
 
@@ -101,8 +101,15 @@ fn the_page_of_the_access_log_is_current() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_248_000_123);
     let line = |format| {
         let mut line = Vec::new();
-        write_line(&mut line, &format, &Names::default(), &exchange, Duration::from_micros(1500), now)
-            .unwrap();
+        write_line(
+            &mut line,
+            &format,
+            &LoggedHeaders::default(),
+            &exchange,
+            Duration::from_micros(1500),
+            now,
+        )
+        .unwrap();
         String::from_utf8(line).unwrap()
     };
     let (text, json) = (line(LogFormat::Text), line(LogFormat::Json));

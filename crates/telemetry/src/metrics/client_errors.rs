@@ -13,8 +13,8 @@ use std::{
 use attache_config::model::Name;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Metrics, Served};
-use crate::watch::{Change, Watch};
+use super::{Metrics, ServedCalls};
+use crate::watch::{StateChange, Watch};
 
 /// How many responses must all have been a 4xx.
 const ALL_OF: u64 = 5;
@@ -39,7 +39,7 @@ struct Streak {
 
 /// A line for the log.
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+enum ClientErrorsLogLine {
     Begins(u64),
     Ended(u64, Duration),
 }
@@ -51,7 +51,7 @@ pub(crate) struct ClientErrors(Mutex<HashMap<Name, Streak>>);
 impl ClientErrors {
     /// Returns the upstreams that answer every call with a 4xx now: how many such responses there were, and since when. It checks, and logs
     /// what has changed.
-    pub(crate) fn look(&self, served: &Served, watch: &Watch) -> HashMap<Name, (u64, Duration)> {
+    pub(crate) fn look(&self, served: &ServedCalls, watch: &Watch) -> HashMap<Name, (u64, Duration)> {
         let now = Instant::now();
         let mut streaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (upstream, errors, others) in served.upstreams() {
@@ -69,7 +69,7 @@ fn look(
     upstream: &Name,
     counted: (u64, u64),
     now: Instant,
-) -> Option<Line> {
+) -> Option<ClientErrorsLogLine> {
     // Most upstreams have never answered with a 4xx.
     if counted.0 == 0 && !streaks.contains_key(upstream) {
         return None;
@@ -90,7 +90,7 @@ fn look(
     if others || (streak.count > 0 && errors == 0 && now.duration_since(streak.last) >= FORGET_AFTER) {
         let (count, lasted) = (streak.count, streak.last.duration_since(streak.since));
         streak.count = 0;
-        return std::mem::take(&mut streak.is_told).then_some(Line::Ended(count, lasted));
+        return std::mem::take(&mut streak.is_told).then_some(ClientErrorsLogLine::Ended(count, lasted));
     }
     if errors > 0 {
         if streak.count == 0 {
@@ -104,11 +104,11 @@ fn look(
         return None;
     }
     streak.is_told = true;
-    Some(Line::Begins(streak.count))
+    Some(ClientErrorsLogLine::Begins(streak.count))
 }
 
-fn write(watch: &Watch, upstream: &Name, line: &Line) {
-    let change = |what: &str, because: String| Change {
+fn write(watch: &Watch, upstream: &Name, line: &ClientErrorsLogLine) {
+    let change = |what: &str, because: String| StateChange {
         kind: "failures",
         whose: format!("upstream {upstream}"),
         endpoint: None,
@@ -116,7 +116,7 @@ fn write(watch: &Watch, upstream: &Name, line: &Line) {
         because,
     };
     match line {
-        Line::Begins(count) => {
+        ClientErrorsLogLine::Begins(count) => {
             let groups = watch.client_errors();
             let group = groups.iter().find(|group| group.kind.upstream.as_ref() == Some(upstream));
             let (cause, todo, example) = group.map_or_else(Default::default, |group| {
@@ -131,7 +131,7 @@ fn write(watch: &Watch, upstream: &Name, line: &Line) {
                 "upstream {upstream}: each of its last {count} answers was the upstream's own 4xx, the last with {cause}. {todo}"
             );
         }
-        Line::Ended(count, lasted) => {
+        ClientErrorsLogLine::Ended(count, lasted) => {
             watch.event(change("no longer answers with 4xx alone", format!("it was {count} calls")));
             tracing::warn!(
                 "upstream {upstream}: not every answer is a 4xx any longer; {count} were, within {} s",
@@ -147,7 +147,7 @@ pub async fn log_client_errors(metrics: Metrics) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        metrics.client_errors(&Served::new(&metrics));
+        metrics.client_errors(&ServedCalls::new(&metrics));
     }
 }
 
@@ -163,13 +163,17 @@ mod tests {
         };
         assert_eq!(at(0, 0, 0), None);
         assert_eq!(at(5, 4, 0), None, "four may be what their callers wanted to know");
-        assert_eq!(at(10, 5, 0), Some(Line::Begins(5)));
+        assert_eq!(at(10, 5, 0), Some(ClientErrorsLogLine::Begins(5)));
         assert_eq!(at(15, 50, 0), None);
-        assert_eq!(at(20, 60, 1), Some(Line::Ended(50, Duration::from_secs(10))));
+        assert_eq!(at(20, 60, 1), Some(ClientErrorsLogLine::Ended(50, Duration::from_secs(10))));
         assert_eq!(at(25, 90, 1), None, "a burst after a good response");
-        assert_eq!(at(50, 91, 1), Some(Line::Begins(31)));
+        assert_eq!(at(50, 91, 1), Some(ClientErrorsLogLine::Begins(31)));
         assert_eq!(at(340, 91, 1), None);
-        assert_eq!(at(350, 91, 1), Some(Line::Ended(31, Duration::from_secs(25))), "there are no more calls");
+        assert_eq!(
+            at(350, 91, 1),
+            Some(ClientErrorsLogLine::Ended(31, Duration::from_secs(25))),
+            "there are no more calls"
+        );
     }
 
     #[tokio::test(start_paused = true)]

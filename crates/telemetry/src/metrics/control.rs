@@ -11,15 +11,18 @@ use std::{
 
 use attache_config::model::Name;
 
-use super::{AdmissionCounts, EndpointCounts, Known, Metrics, OverloadGauges, Side, expected::Expected};
+use super::{
+    AdmissionCounts, CertificateSide, ConfiguredParts, EndpointCounts, Metrics, OverloadGauges,
+    expected::Expected,
+};
 
 /// The values that only the control thread sets. Locks and locked instructions do no harm there.
 #[derive(Debug, Default)]
-pub(super) struct Control {
+pub(super) struct ControlValues {
     /// Series that are shown as 0 before anything is counted.
     pub(super) expected: Mutex<Expected>,
     /// What the config says about listeners, routes and upstreams, for attributes of the semantic conventions.
-    pub(super) known: Mutex<Arc<Known>>,
+    pub(super) known: Mutex<Arc<ConfiguredParts>>,
     pub(super) endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
     /// The state of each upstream's failure breaker.
     pub(super) circuits: Mutex<BTreeMap<Name, &'static str>>,
@@ -103,15 +106,18 @@ impl Metrics {
     }
 
     /// Sets when the certificate that a listener presents, or that is presented to an upstream, expires.
-    pub fn set_certificate_expiry(&self, side: Side, name: &Name, at: SystemTime) {
+    pub fn set_certificate_expiry(&self, side: CertificateSide, name: &Name, at: SystemTime) {
         lock(&self.0.control.expiries).insert([side.as_str().into(), Name::clone(name)], unix_seconds(at));
     }
 
     /// After a reload: the certificates of removed listeners and upstreams are no longer reported.
-    pub fn retain_certificates(&self, keep: impl Fn(Side, &Name) -> bool) {
+    pub fn retain_certificates(&self, keep: impl Fn(CertificateSide, &Name) -> bool) {
         let mut expiries = lock(&self.0.control.expiries);
         expiries.retain(|[side, name], _| {
-            keep(if &**side == "listener" { Side::Listener } else { Side::Upstream }, name)
+            keep(
+                if &**side == "listener" { CertificateSide::Listener } else { CertificateSide::Upstream },
+                name,
+            )
         });
     }
 

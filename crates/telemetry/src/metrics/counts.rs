@@ -37,7 +37,7 @@ pub(super) fn longer_waits(durations: &[u64; BUCKETS]) -> u64 {
 
 /// What a row counts: the sum over all workers since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct RowCounts {
     /// By class: 1xx to 5xx, and without a status.
     pub(super) classes: [u64; cell::CLASSES],
     pub(super) failed: u64,
@@ -54,7 +54,7 @@ pub(super) struct Counts {
     pub(super) durations: [u64; BUCKETS],
 }
 
-impl Default for Counts {
+impl Default for RowCounts {
     fn default() -> Self {
         Self {
             classes: [0; cell::CLASSES],
@@ -70,7 +70,7 @@ impl Default for Counts {
     }
 }
 
-impl Counts {
+impl RowCounts {
     fn each(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
         let ours = self.classes.iter_mut().chain(&mut self.durations);
         let ours = ours.chain([&mut self.failed, &mut self.refused, &mut self.given_up, &mut self.waited]);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_percentile_lies_within_its_bucket() {
-        let mut counts = Counts::default();
+        let mut counts = RowCounts::default();
         assert_eq!(counts.percentile(0.5), None);
         counts.durations[3] = 100; // 2.5 ms to 5 ms
         assert_eq!(counts.percentile(0.5), Some(3.75));

@@ -2,7 +2,7 @@
 
 /// How the value of a metric changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MetricKind {
     /// It only rises, until the process restarts.
     Counter,
     /// It rises and falls.
@@ -11,7 +11,7 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// Its name in Prometheus' formats.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -24,14 +24,14 @@ impl Kind {
 
 /// One metric.
 #[derive(Debug)]
-pub(crate) struct Descriptor {
+pub(crate) struct MetricDescriptor {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MetricKind,
     pub(crate) labels: &'static [&'static str],
     pub(crate) help: &'static str,
 }
 
-impl Descriptor {
+impl MetricDescriptor {
     /// The unit, which is the last part of the name: `seconds`, `bytes`, or none.
     pub(crate) fn unit(&self) -> Option<&'static str> {
         let name = self.name.strip_suffix("_total").unwrap_or(self.name);

@@ -91,18 +91,18 @@ pub(super) const OF_DNS: &[&str] = &["ok", "dns-nxdomain", "dns-timeout", "dns-f
 pub(super) struct Expected {
     /// Labels of `attache_requests_total`.
     requests: Vec<[Name; 6]>,
-    listeners: Vec<Listener>,
-    upstreams: Vec<Upstream>,
+    listeners: Vec<ExpectedListener>,
+    upstreams: Vec<ExpectedUpstream>,
 }
 
 #[derive(Clone, Debug)]
-struct Listener {
+struct ExpectedListener {
     name: Name,
     tls: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Upstream {
+struct ExpectedUpstream {
     name: Name,
     tls: bool,
     /// It has a failure breaker.
@@ -116,7 +116,7 @@ impl Metrics {
     pub fn expect(&self, config: &Config) {
         let expected = Expected::of(config);
         self.0.semantic.store(super::semantic::wanted(config), Relaxed);
-        let known = Arc::new(super::Known::of(config));
+        let known = Arc::new(super::ConfiguredParts::of(config));
         *self.0.control.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
         *self.0.control.expected.lock().unwrap_or_else(PoisonError::into_inner) = expected;
     }
@@ -179,8 +179,8 @@ impl Expected {
         let listeners = config
             .listeners
             .iter()
-            .map(|listener| Listener { name: listener.name.clone(), tls: listener.tls.is_some() });
-        let upstreams = config.upstreams.iter().map(|upstream| Upstream {
+            .map(|listener| ExpectedListener { name: listener.name.clone(), tls: listener.tls.is_some() });
+        let upstreams = config.upstreams.iter().map(|upstream| ExpectedUpstream {
             name: upstream.name.clone(),
             tls: upstream.tls.is_some(),
             breaker: upstream.circuit_breaker.failures.is_some(),

@@ -5,13 +5,13 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use attache_config::model::{Address, Config, KubernetesPort, Name, Target, Upstream};
+use attache_config::model::{Address, Config, EndpointTarget, KubernetesPort, Name, Upstream};
 
 use super::Metrics;
 
 /// The routes and upstreams of the running config.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct ConfiguredParts {
     /// The path that a route matches, by listener and route.
     routes: HashMap<[Name; 2], String>,
     /// Address and port of an upstream.
@@ -19,12 +19,12 @@ pub(crate) struct Known {
 }
 
 impl Metrics {
-    pub(crate) fn known(&self) -> Arc<Known> {
+    pub(crate) fn known(&self) -> Arc<ConfiguredParts> {
         Arc::clone(&self.0.control.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Known {
+impl ConfiguredParts {
     pub(super) fn of(config: &Config) -> Self {
         let routes = config.listeners.iter().flat_map(|listener| {
             listener.routes.iter().filter_map(|route| {
@@ -57,17 +57,17 @@ fn address(upstream: &Upstream) -> (String, u16) {
     let default = if upstream.tls.is_some() { 443 } else { 80 };
     let Address::Endpoints(sources) = &upstream.address else { return (upstream.name.to_string(), default) };
     match sources.first().map(|source| &source.target) {
-        Some(Target::Dns { host, port }) => (host.trim_end_matches('.').to_owned(), *port),
-        Some(Target::Srv { name }) => (name.to_string(), default),
-        Some(Target::Kubernetes(service)) => {
+        Some(EndpointTarget::Dns { host, port }) => (host.trim_end_matches('.').to_owned(), *port),
+        Some(EndpointTarget::Srv { name }) => (name.to_string(), default),
+        Some(EndpointTarget::Kubernetes(service)) => {
             let port = match &service.port {
                 KubernetesPort::Number(port) => *port,
                 KubernetesPort::Name(_) => default,
             };
             (format!("{}.{}", service.name, service.namespace), port)
         }
-        Some(Target::Ip(address)) => (address.ip().to_string(), address.port()),
-        Some(Target::Unix(path)) => (path.display().to_string(), default),
+        Some(EndpointTarget::Ip(address)) => (address.ip().to_string(), address.port()),
+        Some(EndpointTarget::Unix(path)) => (path.display().to_string(), default),
         None => (upstream.name.to_string(), default),
     }
 }

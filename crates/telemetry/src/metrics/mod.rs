@@ -42,8 +42,8 @@ use std::{
 
 use attache_config::model::Name;
 
-pub use self::names::{Names, Proof};
-use self::{client_errors::ClientErrors, control::Control, series::Label};
+pub use self::names::{IdentityProof, NamingScheme};
+use self::{client_errors::ClientErrors, control::ControlValues, series::Label};
 pub use self::{
     client_errors::log_client_errors,
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
@@ -52,22 +52,22 @@ pub use self::{
 };
 pub(crate) use self::{
     counts::MIN_CLIENT_WAIT,
-    descriptor::{Descriptor, Kind},
+    descriptor::{MetricDescriptor, MetricKind},
     histogram::BOUNDS,
-    known::Known,
-    page::{Page, Value},
+    known::ConfiguredParts,
+    page::{FamilyPage, SeriesValue},
     semantic::{BOUNDS as SEMANTIC_BOUNDS, CELLS as SEMANTIC_CELLS, SIZE_CELLS, SIZES},
     series::Sums,
-    stats::Served,
+    stats::ServedCalls,
 };
-use crate::{Watch, watch::Watcher};
+use crate::{Watch, watch::WorkerWatch};
 
 /// The metrics of the whole process. Workers register their cells here, and a scrape reads them.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics(Arc<Registry>);
+pub struct Metrics(Arc<MetricsRegistry>);
 
 #[derive(Debug, Default)]
-pub(crate) struct Registry {
+pub(crate) struct MetricsRegistry {
     counters: table::Families,
     shared: shared::Families,
     watch: Watch,
@@ -75,7 +75,7 @@ pub(crate) struct Registry {
     /// Whether `semantics` is used.
     semantic: AtomicBool,
     semantics: semantic::Families,
-    control: Control,
+    control: ControlValues,
 }
 
 /// The counters of one worker. They are cheap to clone and never shared between threads, so they count without a lock.
@@ -87,13 +87,13 @@ struct Tables {
     counters: table::Tables,
     shared: shared::Tables,
     semantic: semantic::Tables,
-    watcher: Watcher,
-    registry: Arc<Registry>,
+    watcher: WorkerWatch,
+    registry: Arc<MetricsRegistry>,
 }
 
 /// Where attache presents a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum CertificateSide {
     /// To clients of a listener.
     Listener,
     /// To the endpoints of an upstream.
@@ -117,7 +117,7 @@ pub struct EndpointCounts {
 
 /// How a hedge ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hedge {
+pub enum HedgeEnd {
     /// Its response was the first good one.
     Won,
     /// The other attempt's response was the first good one, or all attempts failed.
@@ -128,7 +128,7 @@ pub enum Hedge {
 
 /// How the check of a TLS client's identity ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admitted {
+pub enum IdentityCheckResult {
     /// The client proved an identity, and it is allowed.
     Allowed,
     /// The client proved an identity that is not allowed, or it proved none although one is required.
@@ -159,7 +159,7 @@ pub struct OverloadGauges {
     pub actions: Vec<(&'static str, bool)>,
 }
 
-impl Side {
+impl CertificateSide {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Listener => "listener",
@@ -168,28 +168,28 @@ impl Side {
     }
 }
 
-impl From<Side> for Label<'_> {
-    fn from(side: Side) -> Self {
+impl From<CertificateSide> for Label<'_> {
+    fn from(side: CertificateSide) -> Self {
         Self::Word(side.as_str())
     }
 }
 
-impl From<Hedge> for Label<'_> {
-    fn from(outcome: Hedge) -> Self {
+impl From<HedgeEnd> for Label<'_> {
+    fn from(outcome: HedgeEnd) -> Self {
         Self::Word(match outcome {
-            Hedge::Won => "won",
-            Hedge::Lost => "lost",
-            Hedge::Refused => "refused",
+            HedgeEnd::Won => "won",
+            HedgeEnd::Lost => "lost",
+            HedgeEnd::Refused => "refused",
         })
     }
 }
 
-impl From<Admitted> for Label<'_> {
-    fn from(outcome: Admitted) -> Self {
+impl From<IdentityCheckResult> for Label<'_> {
+    fn from(outcome: IdentityCheckResult) -> Self {
         Self::Word(match outcome {
-            Admitted::Allowed => "allowed",
-            Admitted::Denied => "denied",
-            Admitted::Anonymous => "anonymous",
+            IdentityCheckResult::Allowed => "allowed",
+            IdentityCheckResult::Denied => "denied",
+            IdentityCheckResult::Anonymous => "anonymous",
         })
     }
 }
@@ -207,7 +207,7 @@ impl Metrics {
             counters: table::Tables::new(&registry.counters),
             shared: shared::Tables::new(&registry.shared),
             semantic: semantic::Tables::new(&registry.semantics),
-            watcher: Watcher::new(&registry.watch),
+            watcher: WorkerWatch::new(&registry.watch),
             registry: Arc::clone(registry),
         }))
     }
@@ -218,7 +218,7 @@ impl Metrics {
     }
 
     /// The upstreams that answer every call with a 4xx now: how many such responses there were, and since when.
-    pub(crate) fn client_errors(&self, served: &Served) -> HashMap<Name, (u64, Duration)> {
+    pub(crate) fn client_errors(&self, served: &ServedCalls) -> HashMap<Name, (u64, Duration)> {
         self.0.client_errors.look(served, &self.0.watch)
     }
 }

@@ -6,13 +6,13 @@
 use std::fmt::Write as _;
 
 use super::{
-    descriptor::{Descriptor, Kind},
+    descriptor::{MetricDescriptor, MetricKind},
     exemplars::Exemplar,
     histogram::BOUNDS,
-    page::{Family, Page, Value},
+    page::{FamilyPage, ScrapedFamily, SeriesValue},
 };
 
-pub(super) fn write(page: &Page) -> String {
+pub(super) fn write(page: &FamilyPage) -> String {
     let mut out = String::new();
     for family in &page.0 {
         one(&mut out, family);
@@ -21,11 +21,15 @@ pub(super) fn write(page: &Page) -> String {
 }
 
 /// The name of a family. For a counter it lacks the suffix `_total`, which its samples have.
-pub(crate) fn family_name(what: &Descriptor) -> &'static str {
-    if what.kind == Kind::Counter { what.name.strip_suffix("_total").unwrap_or(what.name) } else { what.name }
+pub(crate) fn family_name(what: &MetricDescriptor) -> &'static str {
+    if what.kind == MetricKind::Counter {
+        what.name.strip_suffix("_total").unwrap_or(what.name)
+    } else {
+        what.name
+    }
 }
 
-fn one(out: &mut String, family: &Family) {
+fn one(out: &mut String, family: &ScrapedFamily) {
     let what = family.what;
     let name = family_name(what);
     // Writing to a String never fails.
@@ -41,10 +45,10 @@ fn one(out: &mut String, family: &Family) {
                 write!(shown, "{}{label}=\"{}\"", if shown.is_empty() { "" } else { "," }, escaped(value));
         }
         match value {
-            Value::Number(number) => {
+            SeriesValue::Number(number) => {
                 let _ = writeln!(out, "{}{} {number}", what.name, braced(&shown));
             }
-            Value::Histogram(histogram) => {
+            SeriesValue::Histogram(histogram) => {
                 let comma = if shown.is_empty() { "" } else { "," };
                 let bounds = BOUNDS.iter().map(|bound| float(*bound as f64 / 1e6)).chain(["+Inf".into()]);
                 let counts = histogram.buckets.iter().chain([&histogram.count]);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::counts::{Counts, longer_waits};
+use super::counts::{RowCounts, longer_waits};
 
 /// So many failures without a success between them are not chance.
 const IN_A_ROW: u64 = 3;
@@ -27,7 +27,7 @@ const ALL_OF: u64 = 5;
 /// What a row counted in a period: how long ago the period ended, and how long it lasted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Period {
-    pub(super) counts: Counts,
+    pub(super) counts: RowCounts,
     pub(super) ended: Duration,
     pub(super) took: Duration,
 }
@@ -47,19 +47,23 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    fn new(counts: &Counts, window: impl Into<String>) -> Self {
-        let &Counts { failed, refused, given_up, waited, .. } = counts;
+    fn new(counts: &RowCounts, window: impl Into<String>) -> Self {
+        let &RowCounts { failed, refused, given_up, waited, .. } = counts;
         let window = window.into();
         Self { requests: counts.seen(), failed, refused, given_up, waited, client_errors: 0, window }
     }
 
     /// An outage because every response since then is a 4xx of the upstream itself.
     pub(super) fn of_client_errors(count: u64, since: Duration) -> Self {
-        Self { requests: count, client_errors: count, ..Self::new(&Counts::default(), shown(since)) }
+        Self { requests: count, client_errors: count, ..Self::new(&RowCounts::default(), shown(since)) }
     }
 
     /// Decides from the last seconds, the last minutes, and their periods, the newest first.
-    pub(super) fn of(short: &Counts, long: &Counts, newest: impl Iterator<Item = Period>) -> Option<Self> {
+    pub(super) fn of(
+        short: &RowCounts,
+        long: &RowCounts,
+        newest: impl Iterator<Item = Period>,
+    ) -> Option<Self> {
         let (counts, window) = if short.seen() > 0 { (short, "10 s") } else { (long, "5 min") };
         if is_noticed(counts) {
             return Some(Self::new(counts, window));
@@ -83,30 +87,30 @@ impl Outage {
 }
 
 /// Whether so large a share failed that callers notice it, with enough calls to be sure.
-fn is_noticed(counts: &Counts) -> bool {
+fn is_noticed(counts: &RowCounts) -> bool {
     let (requests, failed) = (counts.requests(), counts.failed);
     failed > 0 && (failed * 20 >= requests || (failed >= 10 && failed * 100 >= requests))
 }
 
 /// Whether a quarter of the responses took longer than the time after which a client that leaves counts as waiting.
-fn is_usually_slow(counts: &Counts) -> bool {
+fn is_usually_slow(counts: &RowCounts) -> bool {
     let slow = longer_waits(&counts.durations).saturating_sub(counts.waited + counts.failed);
     slow > 0 && slow * 4 >= counts.served()
 }
 
 /// Calls whose caller got nothing.
-fn unanswered(counts: &Counts) -> u64 {
+fn unanswered(counts: &RowCounts) -> u64 {
     counts.failed + counts.waited
 }
 
-fn is_no_call_served(counts: &Counts) -> bool {
+fn is_no_call_served(counts: &RowCounts) -> bool {
     counts.requests() >= ALL_OF && counts.served() == 0
 }
 
 /// An outage because none of the last calls succeeded.
 fn in_a_row(newest: impl Iterator<Item = Period>, is_slow: bool) -> Option<Outage> {
-    let unanswered = |counts: &Counts| if is_slow { counts.failed } else { unanswered(counts) };
-    let (mut calls, mut began) = (Counts::default(), Duration::ZERO);
+    let unanswered = |counts: &RowCounts| if is_slow { counts.failed } else { unanswered(counts) };
+    let (mut calls, mut began) = (RowCounts::default(), Duration::ZERO);
     let mut success = None;
     for stretch in newest.filter(|stretch| stretch.counts.seen() > 0) {
         if unanswered(&stretch.counts) < stretch.counts.requests() {
@@ -131,8 +135,8 @@ fn shown(time: Duration) -> String {
 mod tests {
     use super::{super::counts::BUCKETS, *};
 
-    fn counts(good: u64, failed: u64) -> Counts {
-        Counts { classes: [0, good, 0, 0, failed, 0], failed, ..Counts::default() }
+    fn counts(good: u64, failed: u64) -> RowCounts {
+        RowCounts { classes: [0, good, 0, 0, failed, 0], failed, ..RowCounts::default() }
     }
 
     fn at(ended: u64, good: u64, failed: u64) -> Period {
@@ -145,7 +149,7 @@ mod tests {
 
     /// The periods, newest first. The first ten seconds are the short window.
     fn outage(stretches: &[Period]) -> Option<Outage> {
-        let (mut short, mut long) = (Counts::default(), Counts::default());
+        let (mut short, mut long) = (RowCounts::default(), RowCounts::default());
         for stretch in stretches {
             long.add(&stretch.counts);
             if stretch.ended < Duration::from_secs(10) {
@@ -189,7 +193,7 @@ mod tests {
         let hang = |ended: u64, good: u64, waited: u64, quick: u64| {
             let given_up = waited + quick;
             let counts =
-                Counts { classes: [0, good, 0, 0, 0, given_up], given_up, waited, ..Counts::default() };
+                RowCounts { classes: [0, good, 0, 0, 0, given_up], given_up, waited, ..RowCounts::default() };
             Period { counts, ended: Duration::from_secs(ended), took: Duration::from_secs(5) }
         };
         assert_eq!(outage(&[hang(0, 0, 2, 0)]).map(|outage| outage.waited), Some(2));
@@ -216,13 +220,13 @@ mod tests {
 
     #[test]
     fn it_is_an_outage_if_every_call_is_refused_or_given_up() {
-        let all = |refused, given_up, good| Counts {
+        let all = |refused, given_up, good| RowCounts {
             classes: [0, good, 0, refused, 0, given_up],
             refused,
             given_up,
-            ..Counts::default()
+            ..RowCounts::default()
         };
-        let of = |counts: Counts| Outage::of(&counts, &counts, std::iter::empty());
+        let of = |counts: RowCounts| Outage::of(&counts, &counts, std::iter::empty());
         assert_eq!(of(all(5, 0, 0)).map(|outage| outage.refused), Some(5));
         assert_eq!(of(all(0, 5, 0)).map(|outage| outage.given_up), Some(5));
         assert!(of(all(4, 0, 0)).is_none() && of(all(50, 50, 1)).is_none());

@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use super::{
-    descriptor::{Descriptor, Kind},
+    descriptor::{MetricDescriptor, MetricKind},
     exemplars::{BUCKETS, Exemplars},
     histogram::{BOUNDS, SUM},
     series::Sums,
@@ -17,16 +17,16 @@ use super::{
 
 /// The families so far. A family without a sample is left out, as the formats require.
 #[derive(Default)]
-pub(crate) struct Page(pub(crate) Vec<Family>);
+pub(crate) struct FamilyPage(pub(crate) Vec<ScrapedFamily>);
 
 /// One metric with all its series.
-pub(crate) struct Family {
-    pub(crate) what: &'static Descriptor,
-    pub(crate) samples: Samples,
+pub(crate) struct ScrapedFamily {
+    pub(crate) what: &'static MetricDescriptor,
+    pub(crate) samples: FamilySamples,
 }
 
 /// The value of one series.
-pub(crate) enum Value {
+pub(crate) enum SeriesValue {
     Number(f64),
     Histogram(Box<Histogram>),
 }
@@ -42,34 +42,37 @@ pub(crate) struct Histogram {
 }
 
 /// The series of one metric: the values of its labels, and its own value.
-pub(crate) type Samples = Vec<(Vec<Name>, Value)>;
+pub(crate) type FamilySamples = Vec<(Vec<Name>, SeriesValue)>;
 
-impl Page {
-    pub(super) fn push(&mut self, what: &'static Descriptor, samples: Samples) {
+impl FamilyPage {
+    pub(super) fn push(&mut self, what: &'static MetricDescriptor, samples: FamilySamples) {
         if !samples.is_empty() {
-            self.0.push(Family { what, samples });
+            self.0.push(ScrapedFamily { what, samples });
         }
     }
 }
 
 /// The sums of a cell that only rises, for each series.
-pub(super) fn counts<const L: usize, const C: usize>(sums: &Sums<L, C>, cell: usize) -> Samples {
+pub(super) fn counts<const L: usize, const C: usize>(sums: &Sums<L, C>, cell: usize) -> FamilySamples {
     numbers(sums.iter().map(|(labels, cells)| (&labels[..], cells[cell] as f64)))
 }
 
 /// The sums of a cell that rises and falls, for each series. Single cells may wrap, but their sum doesn't: one worker may subtract what
 /// another one added.
-pub(super) fn levels<const L: usize, const C: usize>(sums: &Sums<L, C>, cell: usize) -> Samples {
+pub(super) fn levels<const L: usize, const C: usize>(sums: &Sums<L, C>, cell: usize) -> FamilySamples {
     numbers(sums.iter().map(|(labels, cells)| (&labels[..], cells[cell].cast_signed() as f64)))
 }
 
 /// The only series of a metric without labels, if it has a value.
-pub(super) fn number(value: Option<f64>) -> Samples {
+pub(super) fn number(value: Option<f64>) -> FamilySamples {
     numbers(value.map(|value| ([], value)))
 }
 
-pub(super) fn numbers<L: AsRef<[Name]>>(samples: impl IntoIterator<Item = (L, f64)>) -> Samples {
-    samples.into_iter().map(|(labels, value)| (labels.as_ref().to_vec(), Value::Number(value))).collect()
+pub(super) fn numbers<L: AsRef<[Name]>>(samples: impl IntoIterator<Item = (L, f64)>) -> FamilySamples {
+    samples
+        .into_iter()
+        .map(|(labels, value)| (labels.as_ref().to_vec(), SeriesValue::Number(value)))
+        .collect()
 }
 
 /// The histograms whose cells begin at `first`. Those without a value are left out.
@@ -77,13 +80,13 @@ pub(super) fn histograms<const L: usize, const C: usize>(
     sums: &Sums<L, C>,
     first: usize,
     exemplars: &BTreeMap<[Name; L], Exemplars>,
-) -> Samples {
+) -> FamilySamples {
     let samples = sums.iter().filter_map(|(labels, cells)| {
         let mut histogram = histogram(&cells[first..=first + SUM])?;
         if let Some(exemplars) = exemplars.get(labels) {
             histogram.exemplars = *exemplars;
         }
-        Some((labels.to_vec(), Value::Histogram(Box::new(histogram))))
+        Some((labels.to_vec(), SeriesValue::Histogram(Box::new(histogram))))
     });
     samples.collect()
 }
@@ -102,35 +105,35 @@ fn histogram(cells: &[u64]) -> Option<Histogram> {
 }
 
 /// Writes Prometheus' text format 0.0.4.
-pub(super) fn text(page: &Page) -> String {
+pub(super) fn text(page: &FamilyPage) -> String {
     let families: Vec<_> = page.0.iter().map(family).collect();
-    // The encoder only refuses families without a name or a sample, and `Page` never makes one.
+    // The encoder only refuses families without a name or a sample, and `FamilyPage` never makes one.
     TextEncoder::new().encode_to_string(&families).unwrap_or_default()
 }
 
-fn family(of: &Family) -> MetricFamily {
+fn family(of: &ScrapedFamily) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(of.what.name.into());
     family.set_help(of.what.help.into());
     family.set_field_type(match of.what.kind {
-        Kind::Counter => MetricType::COUNTER,
-        Kind::Gauge => MetricType::GAUGE,
-        Kind::Histogram => MetricType::HISTOGRAM,
+        MetricKind::Counter => MetricType::COUNTER,
+        MetricKind::Gauge => MetricType::GAUGE,
+        MetricKind::Histogram => MetricType::HISTOGRAM,
     });
     let metrics = of.samples.iter().map(|(labels, value)| {
         let mut metric = Metric::from_label(pairs(of.what, labels));
         match value {
-            Value::Number(value) if of.what.kind == Kind::Counter => {
+            SeriesValue::Number(value) if of.what.kind == MetricKind::Counter => {
                 let mut counter = proto::Counter::default();
                 counter.set_value(*value);
                 metric.set_counter(counter);
             }
-            Value::Number(value) => {
+            SeriesValue::Number(value) => {
                 let mut gauge = proto::Gauge::default();
                 gauge.set_value(*value);
                 metric.set_gauge(gauge);
             }
-            Value::Histogram(histogram) => metric.set_histogram(buckets(histogram)),
+            SeriesValue::Histogram(histogram) => metric.set_histogram(buckets(histogram)),
         }
         metric
     });
@@ -152,7 +155,7 @@ fn buckets(of: &Histogram) -> proto::Histogram {
     histogram
 }
 
-fn pairs(what: &Descriptor, values: &[Name]) -> Vec<LabelPair> {
+fn pairs(what: &MetricDescriptor, values: &[Name]) -> Vec<LabelPair> {
     let pair = |(name, value): (&&str, &Name)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).into());

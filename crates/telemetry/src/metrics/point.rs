@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::counts::Counts;
+use super::counts::RowCounts;
 
 /// 15 seconds of all traffic. An hour of these points needs 13 KiB.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Point {
 }
 
 impl Point {
-    pub(super) fn new(at: Instant, counts: &Counts, over: Duration) -> Self {
+    pub(super) fn new(at: Instant, counts: &RowCounts, over: Duration) -> Self {
         let seconds = over.as_secs_f64().max(0.001);
         let rate = |count: u64| (count as f64 / seconds * 100.0).round() / 100.0;
         Self {

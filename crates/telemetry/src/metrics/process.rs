@@ -10,7 +10,7 @@ const TICKS: f64 = 100.0;
 
 /// One reading.
 #[derive(Debug, Default)]
-pub(crate) struct Process {
+pub(crate) struct ProcessReading {
     pub(crate) cpu_seconds: Option<f64>,
     pub(crate) resident_bytes: Option<f64>,
     pub(crate) open_fds: Option<f64>,
@@ -21,7 +21,7 @@ pub(crate) struct Process {
     pub(crate) throttled_seconds: Option<f64>,
 }
 
-impl Process {
+impl ProcessReading {
     /// Reads all values now.
     pub(crate) fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_values_of_this_process_are_read() {
-        let process = Process::read();
+        let process = ProcessReading::read();
         assert!(process.resident_bytes.is_some_and(|bytes| bytes > 100_000.0), "{process:?}");
         assert!(process.open_fds.is_some_and(|fds| fds >= 3.0), "{process:?}");
         assert!(process.threads.is_some_and(|threads| threads >= 1.0), "{process:?}");

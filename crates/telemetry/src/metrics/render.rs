@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     Metrics, openmetrics,
-    page::{Page, text},
-    process::Process,
+    page::{FamilyPage, text},
+    process::ProcessReading,
     scrape::Scrape,
     semantic::{ClientSums, ServerSums},
     table,
@@ -31,9 +31,9 @@ impl Metrics {
         openmetrics::write(&self.page())
     }
 
-    pub(crate) fn page(&self) -> Page {
+    pub(crate) fn page(&self) -> FamilyPage {
         let now = Scrape::of(&self.0);
-        let mut page = Page::default();
+        let mut page = FamilyPage::default();
         for row in table::ROWS {
             page.push(&row.what, (row.read)(&now));
         }
@@ -42,7 +42,7 @@ impl Metrics {
 
     /// When the process started; all counters start then.
     pub(crate) fn started() -> Option<SystemTime> {
-        let seconds = Process::read().start_seconds?;
+        let seconds = ProcessReading::read().start_seconds?;
         Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds.max(0.0)))
     }
 

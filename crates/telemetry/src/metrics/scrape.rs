@@ -5,40 +5,40 @@ use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
 use attache_config::model::Name;
 
 use super::{
-    AdmissionCounts, OverloadGauges, Registry, cell,
-    control::{Control, Outcomes, lock},
+    AdmissionCounts, MetricsRegistry, OverloadGauges, cell,
+    control::{ControlValues, Outcomes, lock},
     exemplars::{self, Exemplars},
     expected::Expected,
-    page::{Samples, histograms, numbers},
-    process::Process,
+    page::{FamilySamples, histograms, numbers},
+    process::ProcessReading,
     series::Sums,
 };
 
 /// One cell for each value that is written when a request ends.
-type Cells<const LABELS: usize> = Sums<LABELS, { cell::ALL }>;
+type RequestCells<const LABELS: usize> = Sums<LABELS, { cell::ALL }>;
 
 /// All values at one point in time.
 pub(super) struct Scrape<'r> {
-    pub(super) registry: &'r Registry,
+    pub(super) registry: &'r MetricsRegistry,
     pub(super) expected: Expected,
-    pub(super) exchanges: Cells<6>,
+    pub(super) exchanges: RequestCells<6>,
     /// By listener, route, upstream, protocol and class of the status.
-    pub(super) by_code: Cells<5>,
+    pub(super) by_code: RequestCells<5>,
     /// By listener, route, upstream and protocol.
-    pub(super) by_route: Cells<4>,
+    pub(super) by_route: RequestCells<4>,
     /// By listener and upstream.
-    pub(super) by_pair: Cells<2>,
+    pub(super) by_pair: RequestCells<2>,
     /// For requests that had an upstream.
-    pub(super) by_upstream: Cells<1>,
+    pub(super) by_upstream: RequestCells<1>,
     pub(super) exemplars: BTreeMap<[Name; 5], Exemplars>,
     pub(super) connections: Sums<1, 2>,
     pub(super) upstream_connections: Sums<1, 2>,
     pub(super) overload: OverloadGauges,
-    pub(super) process: Process,
+    pub(super) process: ProcessReading,
 }
 
 impl<'r> Scrape<'r> {
-    pub(super) fn of(registry: &'r Registry) -> Self {
+    pub(super) fn of(registry: &'r MetricsRegistry) -> Self {
         let (shared, control) = (&registry.shared, &registry.control);
         let exchanges = shared.exchanges.sums();
         let mut by_upstream = group(&exchanges, |[_, _, upstream, ..]| [upstream]);
@@ -59,11 +59,11 @@ impl<'r> Scrape<'r> {
             connections: shared.connections.sums(),
             upstream_connections: shared.upstream_connections.sums(),
             overload: lock(&control.overload).clone(),
-            process: Process::read(),
+            process: ProcessReading::read(),
         }
     }
 
-    pub(super) fn control(&self) -> &'r Control {
+    pub(super) fn control(&self) -> &'r ControlValues {
         &self.registry.control
     }
 
@@ -73,7 +73,7 @@ impl<'r> Scrape<'r> {
     }
 
     /// How many endpoints of each upstream are in each state.
-    pub(super) fn endpoint_states(&self) -> Samples {
+    pub(super) fn endpoint_states(&self) -> FamilySamples {
         let endpoints = lock(&self.control().endpoints);
         numbers(endpoints.iter().flat_map(|(upstream, counts)| {
             [
@@ -88,7 +88,7 @@ impl<'r> Scrape<'r> {
     }
 
     /// 1 for the state of each upstream's failure breaker, 0 for the others.
-    pub(super) fn circuit_states(&self) -> Samples {
+    pub(super) fn circuit_states(&self) -> FamilySamples {
         numbers(lock(&self.control().circuits).iter().flat_map(|(upstream, now)| {
             ["closed", "half-open", "open"]
                 .map(|state| ([Name::clone(upstream), state.into()], flag(*now == state)))
@@ -96,18 +96,18 @@ impl<'r> Scrape<'r> {
     }
 
     /// When each certificate expires, in seconds since the Unix epoch.
-    pub(super) fn expiries(&self) -> Samples {
+    pub(super) fn expiries(&self) -> FamilySamples {
         numbers(lock(&self.control().expiries).iter().map(|(labels, at)| (&labels[..], *at as f64)))
     }
 
     /// A value of each upstream with a limit, if it has that value.
-    pub(super) fn admission(&self, value: impl Fn(&AdmissionCounts) -> Option<f64>) -> Samples {
+    pub(super) fn admission(&self, value: impl Fn(&AdmissionCounts) -> Option<f64>) -> FamilySamples {
         let of = |(upstream, counts): (&Name, _)| Some(([Name::clone(upstream)], value(counts)?));
         numbers(lock(&self.control().admissions).iter().filter_map(of))
     }
 
     /// For each upstream with a retry budget: how much is used (0), or how much there is (1).
-    pub(super) fn retry_budget(&self, at: usize) -> Samples {
+    pub(super) fn retry_budget(&self, at: usize) -> FamilySamples {
         let of = |(upstream, budget): (&Name, &[u32; 2])| ([Name::clone(upstream)], f64::from(budget[at]));
         numbers(lock(&self.control().retry_budgets).iter().map(of))
     }
@@ -117,7 +117,7 @@ impl<'r> Scrape<'r> {
 pub(super) fn durations<const LABELS: usize, const CELLS: usize>(
     sums: &Sums<LABELS, CELLS>,
     first: usize,
-) -> Samples {
+) -> FamilySamples {
     histograms(sums, first, &BTreeMap::new())
 }
 
@@ -133,7 +133,7 @@ pub(super) fn with_zeros<const LABELS: usize>(
 }
 
 /// The counts by `outcome`.
-pub(super) fn outcomes(of: &Outcomes) -> Samples {
+pub(super) fn outcomes(of: &Outcomes) -> FamilySamples {
     numbers(of.counts().map(|(word, count)| ([Name::from(word)], count as f64)))
 }
 

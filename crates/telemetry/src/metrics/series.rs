@@ -1,6 +1,6 @@
 //! Counting without a lock: every worker has its own cells for every series, and a scrape adds them up.
 //!
-//! Rule: only the thread that owns a [`Table`] writes its cells, and any thread reads them. So adding is a relaxed load and a relaxed
+//! Rule: only the thread that owns a [`WorkerSeries`] writes its cells, and any thread reads them. So adding is a relaxed load and a relaxed
 //! store, without a locked instruction, on a cache line that no other worker writes. A reader never sees half a value. A scrape may see one
 //! cell of a request before another, and Prometheus allows that.
 //!
@@ -133,19 +133,19 @@ impl<const LABELS: usize, const CELLS: usize> Series<LABELS, CELLS> {
 
 /// All workers' series of one family; a scrape reads them.
 #[derive(Debug)]
-pub(crate) struct Family<const LABELS: usize, const CELLS: usize> {
+pub(crate) struct SeriesFamily<const LABELS: usize, const CELLS: usize> {
     /// A worker locks this once for each new series, and the config limits their number. A scrape locks it for as long as it takes to copy
     /// the pointers. A request whose series is known never locks it.
     series: Mutex<Vec<Arc<Series<LABELS, CELLS>>>>,
 }
 
-impl<const LABELS: usize, const CELLS: usize> Default for Family<LABELS, CELLS> {
+impl<const LABELS: usize, const CELLS: usize> Default for SeriesFamily<LABELS, CELLS> {
     fn default() -> Self {
         Self { series: Mutex::default() }
     }
 }
 
-impl<const LABELS: usize, const CELLS: usize> Family<LABELS, CELLS> {
+impl<const LABELS: usize, const CELLS: usize> SeriesFamily<LABELS, CELLS> {
     fn register(&self, labels: [Name; LABELS]) -> Arc<Series<LABELS, CELLS>> {
         let series = Arc::new(Series { cells: std::array::from_fn(|_| AtomicU64::new(0)), labels });
         self.series.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&series));
@@ -166,7 +166,7 @@ impl<const LABELS: usize, const CELLS: usize> Family<LABELS, CELLS> {
     }
 }
 
-impl<const LABELS: usize, const CELLS: usize> Family<LABELS, CELLS> {
+impl<const LABELS: usize, const CELLS: usize> SeriesFamily<LABELS, CELLS> {
     /// What `read` computes from all workers' cells of each series.
     pub(crate) fn fold<T: Default>(
         &self,
@@ -186,13 +186,13 @@ pub(crate) type Sums<const LABELS: usize, const CELLS: usize> = BTreeMap<[Name; 
 
 /// One worker's access to its series of one family.
 #[derive(Debug)]
-pub(crate) struct Table<const LABELS: usize, const CELLS: usize> {
-    family: Arc<Family<LABELS, CELLS>>,
+pub(crate) struct WorkerSeries<const LABELS: usize, const CELLS: usize> {
+    family: Arc<SeriesFamily<LABELS, CELLS>>,
     maps: RefCell<Maps<LABELS, CELLS>>,
 }
 
 type ByAddress<const LABELS: usize, const CELLS: usize> =
-    HashMap<Addresses<LABELS>, Known<LABELS, CELLS>, BuildHasherDefault<AddressHasher>>;
+    HashMap<LabelAddresses<LABELS>, CachedSeries<LABELS, CELLS>, BuildHasherDefault<AddressHasher>>;
 
 #[derive(Debug)]
 struct Maps<const LABELS: usize, const CELLS: usize> {
@@ -201,13 +201,13 @@ struct Maps<const LABELS: usize, const CELLS: usize> {
 }
 
 #[derive(Debug)]
-struct Known<const LABELS: usize, const CELLS: usize> {
+struct CachedSeries<const LABELS: usize, const CELLS: usize> {
     series: Arc<Series<LABELS, CELLS>>,
     _held: [Option<Name>; LABELS],
 }
 
-impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
-    pub(crate) fn new(family: &Arc<Family<LABELS, CELLS>>) -> Self {
+impl<const LABELS: usize, const CELLS: usize> WorkerSeries<LABELS, CELLS> {
+    pub(crate) fn new(family: &Arc<SeriesFamily<LABELS, CELLS>>) -> Self {
         let maps = Maps { by_address: HashMap::default(), by_text: HashMap::new() };
         Self { family: Arc::clone(family), maps: RefCell::new(maps) }
     }
@@ -224,7 +224,7 @@ impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
         write: impl FnOnce(&Arc<Series<LABELS, CELLS>>) -> T,
     ) -> T {
         let maps = &mut *self.maps.borrow_mut();
-        let key = Addresses(labels.map(|label| label.address()));
+        let key = LabelAddresses(labels.map(|label| label.address()));
         if let Some(known) = maps.by_address.get(&key) {
             return write(&known.series);
         }
@@ -241,7 +241,7 @@ impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
         let family = &self.family;
         let series = maps.by_text.entry(texts).or_insert_with_key(|texts| family.register(texts.clone()));
         let written = write(series);
-        let known = Known { series: Arc::clone(series), _held: labels.map(|label| label.hold()) };
+        let known = CachedSeries { series: Arc::clone(series), _held: labels.map(|label| label.hold()) };
         maps.by_address.insert(key, known);
         written
     }
@@ -253,18 +253,18 @@ macro_rules! families {
         /// The families of all workers.
         #[derive(Debug, Default)]
         $vis struct $families {
-            $($(#[$doc])* $vis $name: std::sync::Arc<$crate::metrics::series::Family<{ $labels }, { $cells }>>,)+
+            $($(#[$doc])* $vis $name: std::sync::Arc<$crate::metrics::series::SeriesFamily<{ $labels }, { $cells }>>,)+
         }
 
         /// One worker's tables of these families.
         #[derive(Debug)]
         $vis struct $tables {
-            $($vis $name: $crate::metrics::series::Table<{ $labels }, { $cells }>,)+
+            $($vis $name: $crate::metrics::series::WorkerSeries<{ $labels }, { $cells }>,)+
         }
 
         impl $tables {
             $vis fn new(families: &$families) -> Self {
-                Self { $($name: $crate::metrics::series::Table::new(&families.$name),)+ }
+                Self { $($name: $crate::metrics::series::WorkerSeries::new(&families.$name),)+ }
             }
         }
     };
@@ -273,9 +273,9 @@ pub(super) use families;
 
 /// The addresses and lengths of the texts of some labels.
 #[derive(Debug, PartialEq, Eq)]
-struct Addresses<const LABELS: usize>([(usize, usize); LABELS]);
+struct LabelAddresses<const LABELS: usize>([(usize, usize); LABELS]);
 
-impl<const LABELS: usize> Hash for Addresses<LABELS> {
+impl<const LABELS: usize> Hash for LabelAddresses<LABELS> {
     /// Hashes one word for each label: this runs for every request, and the standard hash of an array would need three.
     fn hash<H: Hasher>(&self, state: &mut H) {
         for (address, length) in self.0 {
@@ -309,7 +309,7 @@ impl Hasher for AddressHasher {
 mod tests {
     use super::*;
 
-    fn only<const L: usize, const C: usize>(family: &Family<L, C>) -> ([Name; L], [u64; C]) {
+    fn only<const L: usize, const C: usize>(family: &SeriesFamily<L, C>) -> ([Name; L], [u64; C]) {
         let sums = family.sums();
         assert_eq!(sums.len(), 1, "{sums:?}");
         sums.into_iter().next().unwrap()
@@ -317,12 +317,12 @@ mod tests {
 
     #[test]
     fn cells_of_all_workers_are_added_up() {
-        let family = Arc::new(Family::<1, 2>::default());
+        let family = Arc::new(SeriesFamily::<1, 2>::default());
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let family = Arc::clone(&family);
                 std::thread::spawn(move || {
-                    let table = Table::new(&family);
+                    let table = WorkerSeries::new(&family);
                     let name = Name::from("orders");
                     for _ in 0..1000 {
                         table.with([Label::Name(&name)], |series| {
@@ -341,8 +341,8 @@ mod tests {
 
     #[test]
     fn one_worker_may_subtract_what_another_one_added() {
-        let family = Arc::new(Family::<1, 1>::default());
-        let (one, other) = (Table::new(&family), Table::new(&family));
+        let family = Arc::new(SeriesFamily::<1, 1>::default());
+        let (one, other) = (WorkerSeries::new(&family), WorkerSeries::new(&family));
         one.add([Label::Word("x")], 0, 1);
         one.add([Label::Word("x")], 0, 1);
         other.add([Label::Word("x")], 0, u64::MAX);
@@ -351,8 +351,8 @@ mod tests {
 
     #[test]
     fn a_reload_with_the_same_names_keeps_the_series_and_forgets_the_old_addresses() {
-        let family = Arc::new(Family::<1, 1>::default());
-        let table = Table::new(&family);
+        let family = Arc::new(SeriesFamily::<1, 1>::default());
+        let table = WorkerSeries::new(&family);
         for _ in 0..10_000 {
             table.add([Label::Name(&Name::from("orders"))], 0, 1);
         }
@@ -362,8 +362,8 @@ mod tests {
 
     #[test]
     fn a_name_at_a_reused_address_is_not_taken_for_the_old_one() {
-        let family = Arc::new(Family::<1, 1>::default());
-        let table = Table::new(&family);
+        let family = Arc::new(SeriesFamily::<1, 1>::default());
+        let table = WorkerSeries::new(&family);
         table.add([Label::Name(&Name::from("upstream-same"))], 0, 1);
         for index in 0..1000 {
             // The series is known by then, so only the table keeps this allocation from being freed. An allocator tends to return the block
@@ -378,8 +378,8 @@ mod tests {
 
     #[test]
     fn texts_that_share_an_address_are_distinguished_by_their_length() {
-        let family = Arc::new(Family::<1, 1>::default());
-        let table = Table::new(&family);
+        let family = Arc::new(SeriesFamily::<1, 1>::default());
+        let table = WorkerSeries::new(&family);
         let word: &'static str = "reset";
         table.add([Label::Word(word)], 0, 1);
         table.add([Label::Word(&word[..0])], 0, 1);
@@ -388,8 +388,8 @@ mod tests {
 
     #[test]
     fn series_are_bounded_even_if_every_reload_brings_new_names() {
-        let family = Arc::new(Family::<2, 1>::default());
-        let table = Table::new(&family);
+        let family = Arc::new(SeriesFamily::<2, 1>::default());
+        let table = WorkerSeries::new(&family);
         for index in 0..MAX_SERIES + 500 {
             table.add([Label::Name(&Name::from(index.to_string())), Label::Word("x")], 0, 1);
         }

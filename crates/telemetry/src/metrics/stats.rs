@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     Metrics, cell,
-    counts::{BUCKETS, Counts, failed, longer_waits},
+    counts::{BUCKETS, RowCounts, failed, longer_waits},
     outage::{Outage, Period},
     point::Point,
 };
@@ -38,7 +38,7 @@ const WATCHED: Duration = Duration::from_secs(60);
 
 /// What a row counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Row {
+enum StatsRowKey {
     Total,
     Listener(Name),
     /// Listener and route.
@@ -48,40 +48,40 @@ enum Row {
     Endpoint(Name, Name),
 }
 
-type Rows = BTreeMap<Row, Counts>;
+type Rows = BTreeMap<StatsRowKey, RowCounts>;
 /// By upstream and reason.
 type Reasons = BTreeMap<[Name; 2], u64>;
 /// Upstreams that answer every call with a 4xx.
-type Refusing = HashMap<Name, (u64, Duration)>;
+type RefusingUpstreams = HashMap<Name, (u64, Duration)>;
 
 #[derive(Debug)]
-struct Step {
+struct StatsInterval {
     /// When the step ended.
     at: Instant,
     took: Duration,
-    rows: HashMap<usize, Counts>,
+    rows: HashMap<usize, RowCounts>,
     reasons: Reasons,
 }
 
 #[derive(Debug)]
-struct History {
-    ids: HashMap<Row, usize>,
+struct StatsHistory {
+    ids: HashMap<StatsRowKey, usize>,
     last: Rows,
     last_reasons: Reasons,
     last_at: Instant,
-    steps: VecDeque<Step>,
+    steps: VecDeque<StatsInterval>,
     /// The last hour of all traffic, oldest first.
     hour: VecDeque<Point>,
     /// What was counted since the last point, in how many steps, and for how long.
-    gathered: (Counts, usize, Duration),
+    gathered: (RowCounts, usize, Duration),
     watched: Option<Instant>,
 }
 
 /// How many calls were served well until now.
 #[derive(Debug)]
-pub(crate) struct Served(Rows);
+pub(crate) struct ServedCalls(Rows);
 
-impl Served {
+impl ServedCalls {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         Self(rows(metrics))
     }
@@ -89,17 +89,17 @@ impl Served {
     /// Those of an upstream, or of a listener if there is no upstream.
     pub(crate) fn of(&self, upstream: Option<&Name>, listener: Option<&Name>) -> u64 {
         let row = match (upstream, listener) {
-            (Some(upstream), _) => Row::Upstream(upstream.clone()),
-            (None, Some(listener)) => Row::Listener(listener.clone()),
-            (None, None) => Row::Total,
+            (Some(upstream), _) => StatsRowKey::Upstream(upstream.clone()),
+            (None, Some(listener)) => StatsRowKey::Listener(listener.clone()),
+            (None, None) => StatsRowKey::Total,
         };
-        self.0.get(&row).map_or(0, Counts::served)
+        self.0.get(&row).map_or(0, RowCounts::served)
     }
 
     /// For each upstream, its 4xx responses, and the calls that it served with another status.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = (&Name, u64, u64)> {
         self.0.iter().filter_map(|(row, counts)| {
-            let Row::Upstream(name) = row else { return None };
+            let StatsRowKey::Upstream(name) = row else { return None };
             let errors = counts.client_errors();
             Some((name, errors, counts.served().saturating_sub(errors)))
         })
@@ -110,21 +110,21 @@ impl Served {
 #[derive(Debug)]
 pub struct Stats {
     metrics: Metrics,
-    history: Mutex<History>,
+    history: Mutex<StatsHistory>,
 }
 
 impl Stats {
     /// Starts with the current counts. Must be called within a runtime.
     pub fn new(metrics: &Metrics) -> Self {
         let (last, last_reasons) = (rows(metrics), reasons(metrics));
-        let history = History {
+        let history = StatsHistory {
             ids: HashMap::new(),
             last,
             last_reasons,
             last_at: Instant::now(),
             steps: VecDeque::new(),
             hour: VecDeque::new(),
-            gathered: (Counts::default(), 0, Duration::ZERO),
+            gathered: (RowCounts::default(), 0, Duration::ZERO),
             watched: None,
         };
         Self { metrics: metrics.clone(), history: Mutex::new(history) }
@@ -150,7 +150,7 @@ impl Stats {
 
     /// The upstreams that answer every call with a 4xx of their own now.
     pub fn client_errors(&self) -> HashSet<Name> {
-        self.metrics.client_errors(&Served::new(&self.metrics)).into_keys().collect()
+        self.metrics.client_errors(&ServedCalls::new(&self.metrics)).into_keys().collect()
     }
 
     /// Everything as JSON. From the first call on, endpoints are counted too, until a minute after the last call.
@@ -158,17 +158,17 @@ impl Stats {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.watched = Some(Instant::now());
         self.metrics.watch().count_endpoints(true);
-        let served = Served::new(&self.metrics);
+        let served = ServedCalls::new(&self.metrics);
         let refusing = self.metrics.client_errors(&served);
         history.json(&served.0, &reasons(&self.metrics), &refusing, Instant::now())
     }
 }
 
-impl History {
+impl StatsHistory {
     fn step(&mut self, now: Rows, reasons: Reasons, at: Instant) {
         let mut rows = HashMap::new();
         for (row, counts) in &now {
-            let since = counts.since(self.last.get(row).unwrap_or(&Counts::default()));
+            let since = counts.since(self.last.get(row).unwrap_or(&RowCounts::default()));
             if since.is_empty() {
                 continue;
             }
@@ -189,14 +189,14 @@ impl History {
             self.steps.pop_front();
         }
         let took = at.saturating_duration_since(self.last_at);
-        let all = now.get(&Row::Total).copied().unwrap_or_default();
-        let before = self.last.get(&Row::Total).copied().unwrap_or_default();
+        let all = now.get(&StatsRowKey::Total).copied().unwrap_or_default();
+        let before = self.last.get(&StatsRowKey::Total).copied().unwrap_or_default();
         self.gather(&all.since(&before), took, at);
-        self.steps.push_back(Step { at, took, rows, reasons: news });
+        self.steps.push_back(StatsInterval { at, took, rows, reasons: news });
         (self.last, self.last_reasons, self.last_at) = (now, reasons, at);
     }
 
-    fn gather(&mut self, since: &Counts, took: Duration, at: Instant) {
+    fn gather(&mut self, since: &RowCounts, took: Duration, at: Instant) {
         let (counts, steps, over) = &mut self.gathered;
         counts.add(since);
         (*steps, *over) = (*steps + 1, *over + took);
@@ -207,12 +207,12 @@ impl History {
             self.hour.pop_front();
         }
         self.hour.push_back(Point::new(at, counts, *over));
-        self.gathered = (Counts::default(), 0, Duration::ZERO);
+        self.gathered = (RowCounts::default(), 0, Duration::ZERO);
     }
 
     /// The counts of a row in the last `steps` steps and since the last one, and how long that period is.
-    fn window(&self, row: &Row, now: &Counts, at: Instant, steps: usize) -> (Counts, Duration) {
-        let mut sum = now.since(self.last.get(row).unwrap_or(&Counts::default()));
+    fn window(&self, row: &StatsRowKey, now: &RowCounts, at: Instant, steps: usize) -> (RowCounts, Duration) {
+        let mut sum = now.since(self.last.get(row).unwrap_or(&RowCounts::default()));
         let mut over = at.saturating_duration_since(self.last_at);
         let id = self.ids.get(row);
         for step in self.steps.iter().rev().take(steps) {
@@ -225,8 +225,8 @@ impl History {
     }
 
     /// What a row counted in each step, and since the last one, newest first.
-    fn newest_first(&self, row: &Row, now: &Counts, at: Instant) -> impl Iterator<Item = Period> {
-        let since = now.since(self.last.get(row).unwrap_or(&Counts::default()));
+    fn newest_first(&self, row: &StatsRowKey, now: &RowCounts, at: Instant) -> impl Iterator<Item = Period> {
+        let since = now.since(self.last.get(row).unwrap_or(&RowCounts::default()));
         let running = at.saturating_duration_since(self.last_at);
         let id = self.ids.get(row).copied();
         let steps = self.steps.iter().rev().filter_map(move |step| {
@@ -236,7 +236,13 @@ impl History {
         std::iter::once(Period { counts: since, ended: Duration::ZERO, took: running }).chain(steps)
     }
 
-    fn row(&self, row: &Row, now: &Counts, refusing: &Refusing, at: Instant) -> Map<String, Value> {
+    fn row(
+        &self,
+        row: &StatsRowKey,
+        now: &RowCounts,
+        refusing: &RefusingUpstreams,
+        at: Instant,
+    ) -> Map<String, Value> {
         let (short, short_over) = self.window(row, now, at, SHORT);
         let (long, long_over) = self.window(row, now, at, STEPS);
         let [c1, c2, c3, c4, c5, none] = now.classes;
@@ -253,7 +259,7 @@ impl History {
         out.insert("last_10s".into(), short.window(short_over));
         out.insert("last_5m".into(), long.window(long_over));
         let outage = Outage::of(&short, &long, self.newest_first(row, now, at)).or_else(|| {
-            let Row::Upstream(name) = row else { return None };
+            let StatsRowKey::Upstream(name) = row else { return None };
             refusing.get(name).map(|(count, since)| Outage::of_client_errors(*count, *since))
         });
         out.insert("outage".into(), outage.map_or(Value::Null, |outage| outage.json()));
@@ -261,9 +267,9 @@ impl History {
     }
 
     /// One point for each step, oldest first: the seconds before now, requests and failures per second, and the percentiles.
-    fn series(&self, row: &Row, at: Instant) -> Vec<Value> {
+    fn series(&self, row: &StatsRowKey, at: Instant) -> Vec<Value> {
         let id = self.ids.get(row);
-        let none = Counts::default();
+        let none = RowCounts::default();
         let points = self.steps.iter().map(|step| {
             let counts = id.and_then(|id| step.rows.get(id)).unwrap_or(&none);
             Point::new(step.at, counts, step.took).json(at)
@@ -271,7 +277,7 @@ impl History {
         points.collect()
     }
 
-    fn json(&self, now: &Rows, reasons: &Reasons, refusing: &Refusing, at: Instant) -> Value {
+    fn json(&self, now: &Rows, reasons: &Reasons, refusing: &RefusingUpstreams, at: Instant) -> Value {
         let (mut listeners, mut routes, mut upstreams, mut endpoints) = (vec![], vec![], vec![], vec![]);
         let mut total = Map::new();
         for (row, counts) in now {
@@ -283,19 +289,19 @@ impl History {
                 Value::Object(std::mem::take(&mut out))
             };
             match row {
-                Row::Total => total = out,
-                Row::Listener(name) => listeners.push(named(&[("listener", name)])),
-                Row::Route(listener, route) => {
+                StatsRowKey::Total => total = out,
+                StatsRowKey::Listener(name) => listeners.push(named(&[("listener", name)])),
+                StatsRowKey::Route(listener, route) => {
                     routes.push(named(&[("listener", listener), ("route", route)]));
                 }
-                Row::Upstream(name) => {
+                StatsRowKey::Upstream(name) => {
                     let mut value = named(&[("upstream", name)]);
                     if let Some(value) = value.as_object_mut() {
                         value.insert("series".into(), self.series(row, at).into());
                     }
                     upstreams.push(value);
                 }
-                Row::Endpoint(upstream, endpoint) => {
+                StatsRowKey::Endpoint(upstream, endpoint) => {
                     endpoints.push(named(&[("upstream", upstream), ("endpoint", endpoint)]));
                 }
             }
@@ -320,7 +326,7 @@ impl History {
         json!({
             "step_seconds": STEP.as_secs(),
             "total": total,
-            "series": self.series(&Row::Total, at),
+            "series": self.series(&StatsRowKey::Total, at),
             "hour": self.hour.iter().map(|point| point.json(at)).collect::<Vec<_>>(),
             "listeners": listeners,
             "routes": routes,
@@ -341,9 +347,9 @@ fn news(now: &Reasons, before: &Reasons) -> Reasons {
 
 fn rows(metrics: &Metrics) -> Rows {
     let mut rows = Rows::new();
-    rows.insert(Row::Total, Counts::default());
+    rows.insert(StatsRowKey::Total, RowCounts::default());
     for ([listener, route, upstream, protocol, code, reason], cells) in metrics.0.shared.exchanges.sums() {
-        let mut counts = Counts::default();
+        let mut counts = RowCounts::default();
         let class = code.bytes().next().map_or(0, |digit| usize::from(digit.wrapping_sub(b'0')));
         let count = cells[cell::COUNT];
         let column = if (1..=5).contains(&class) { class - 1 } else { cell::CLASSES - 1 };
@@ -367,21 +373,21 @@ fn rows(metrics: &Metrics) -> Rows {
         (counts.attempts, counts.received, counts.sent) =
             (cells[cell::ATTEMPTS], cells[cell::RECEIVED], cells[cell::SENT]);
         let mut of = |row| rows.entry(row).or_default().add(&counts);
-        of(Row::Total);
-        of(Row::Listener(listener.clone()));
+        of(StatsRowKey::Total);
+        of(StatsRowKey::Listener(listener.clone()));
         if !route.is_empty() {
-            of(Row::Route(listener, route));
+            of(StatsRowKey::Route(listener, route));
         }
         if !upstream.is_empty() {
-            of(Row::Upstream(upstream));
+            of(StatsRowKey::Upstream(upstream));
         }
     }
     for ([upstream, endpoint], cells) in metrics.0.shared.endpoints.sums() {
-        let mut counts = Counts { failed: cells[cell::FAILED], ..Counts::default() };
+        let mut counts = RowCounts { failed: cells[cell::FAILED], ..RowCounts::default() };
         counts.classes.copy_from_slice(&cells[..cell::CLASSES]);
         counts.durations.copy_from_slice(&cells[cell::ENDPOINT_TOTAL..cell::ENDPOINT_TOTAL + BUCKETS]);
         counts.attempts = counts.requests();
-        rows.insert(Row::Endpoint(upstream, endpoint), counts);
+        rows.insert(StatsRowKey::Endpoint(upstream, endpoint), counts);
     }
     rows
 }

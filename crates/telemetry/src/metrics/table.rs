@@ -15,19 +15,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use attache_config::model::Name;
 
 use super::{
-    Admitted, Descriptor, Hedge, Kind, Side, WorkerMetrics, cell,
+    CertificateSide, HedgeEnd, IdentityCheckResult, MetricDescriptor, MetricKind, WorkerMetrics, cell,
     control::lock,
     expected::{OF_CONNECTIONS, OF_DNS, OF_OVERFLOW, OF_RETRIES, OF_TLS, words},
-    page::{Samples, counts, histograms, levels, number, numbers},
+    page::{FamilySamples, counts, histograms, levels, number, numbers},
     scrape::{Scrape, durations, flag, only, outcomes, with_zeros},
     series::{Label, families},
 };
 use crate::Reason;
 
 /// A metric, and how to read its series now.
-pub(crate) struct Row {
-    pub(crate) what: Descriptor,
-    pub(super) read: fn(&Scrape<'_>) -> Samples,
+pub(crate) struct MetricRow {
+    pub(crate) what: MetricDescriptor,
+    pub(super) read: fn(&Scrape<'_>) -> FamilySamples,
 }
 
 /// The number of names.
@@ -74,10 +74,10 @@ macro_rules! metrics {
         }
 
         /// All rows, in the order of the page.
-        pub(crate) const ROWS: &[Row] = &[$(Row {
-            what: Descriptor {
+        pub(crate) const ROWS: &[MetricRow] = &[$(MetricRow {
+            what: MetricDescriptor {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 labels: &[$($(stringify!($label),)*)? $($(stringify!($by),)*)?],
                 help: $help,
             },
@@ -153,7 +153,7 @@ metrics! {
         read [upstream] |now| { now.retry_budget(1) };
     Counter "attache_upstream_hedges_total"
         "Hedges (second attempts while the first one is slow): won, lost (the other attempt answered first, or all failed), or refused by the retry budget."
-        count pub fn hedge(upstream: &Name, outcome: Hedge);
+        count pub fn hedge(upstream: &Name, outcome: HedgeEnd);
     Counter "attache_upstream_connections_opened_total"
         "Connections made to endpoints, TLS handshake included."
         read [upstream] |now| { counts(&now.upstream_connections, cell::OPENED) };
@@ -254,10 +254,10 @@ metrics! {
         read [] |now| { number(Some(now.control().certificates_failing.load(Relaxed) as f64)) };
     Counter "attache_tls_handshakes_total"
         "TLS handshakes that succeeded, with clients of a listener or endpoints of an upstream (side). Kind is full or resumed; the key exchange is empty where TLS 1.2 resumed. Those that failed are counted by reason in attache_connections_closed_total and attache_upstream_connection_failures_total."
-        count pub fn tls_handshake(side: Side, name: &Name, version: &'static str, kind: &'static str, key_exchange: &'static str);
+        count pub fn tls_handshake(side: CertificateSide, name: &Name, version: &'static str, kind: &'static str, key_exchange: &'static str);
     Counter "attache_tls_clients_total"
         "Clients with a completed TLS handshake: allowed or denied by their verified identity, or anonymous (admitted without one)."
-        count pub fn tls_client(listener: &Name, outcome: Admitted);
+        count pub fn tls_client(listener: &Name, outcome: IdentityCheckResult);
     Counter "attache_credential_reloads_total"
         "Changed files of secrets (`credential`): used (ok), or unusable while the last good secret stayed in use (failed)."
         read [outcome] |now| { outcomes(&now.control().credential_reloads) };
@@ -327,13 +327,15 @@ mod tests {
 
     #[test]
     fn names_follow_the_conventions() {
-        for Descriptor { name, kind, help, .. } in ROWS.iter().map(|row| &row.what) {
+        for MetricDescriptor { name, kind, help, .. } in ROWS.iter().map(|row| &row.what) {
             assert!(name.starts_with("attache_") || name.starts_with("process_"), "{name}");
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
-            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name}");
             assert_eq!(
                 name.ends_with("_seconds"),
-                *kind == Kind::Histogram || name.ends_with("time_seconds") || name.contains("timestamp"),
+                *kind == MetricKind::Histogram
+                    || name.ends_with("time_seconds")
+                    || name.contains("timestamp"),
                 "{name}"
             );
             assert!(help.ends_with('.'), "{name}");

@@ -55,7 +55,11 @@ fn exercise_all(metrics: &Metrics) {
     metrics.config_loaded(true);
     metrics.set_certificate_reloads(2, 1, 1);
     metrics.set_insecure_upstreams(vec![name.clone()]);
-    metrics.set_certificate_expiry(Side::Listener, &name, SystemTime::UNIX_EPOCH + Duration::from_secs(7));
+    metrics.set_certificate_expiry(
+        CertificateSide::Listener,
+        &name,
+        SystemTime::UNIX_EPOCH + Duration::from_secs(7),
+    );
 }
 
 #[test]
@@ -263,13 +267,13 @@ fn a_certificate_shows_its_expiry_until_it_is_gone() {
     let metrics = Metrics::new();
     let name = Name::from("inbound");
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    metrics.set_certificate_expiry(Side::Listener, &name, at(5));
-    metrics.set_certificate_expiry(Side::Upstream, &name, at(6));
-    metrics.set_certificate_expiry(Side::Listener, &name, at(7));
+    metrics.set_certificate_expiry(CertificateSide::Listener, &name, at(5));
+    metrics.set_certificate_expiry(CertificateSide::Upstream, &name, at(6));
+    metrics.set_certificate_expiry(CertificateSide::Listener, &name, at(7));
     let page = metrics.render();
     let expiry = "attache_tls_certificate_expiry_timestamp_seconds";
     assert_eq!(samples(&page)[&*format!("{expiry}{{side=\"listener\",name=\"inbound\"}}")], 7.0);
-    metrics.retain_certificates(|side, _| side == Side::Listener);
+    metrics.retain_certificates(|side, _| side == CertificateSide::Listener);
     assert!(!metrics.render().contains("side=\"upstream\""));
     assert!(metrics.render().contains("side=\"listener\""));
 }
@@ -373,14 +377,14 @@ fn the_bucket_of_a_sampled_request_has_its_trace() {
 fn the_values_of_two_exemplars_are_never_mixed() {
     use super::{
         exemplars,
-        series::{Family, Label, Table},
+        series::{Label, SeriesFamily, WorkerSeries},
     };
-    let family = std::sync::Arc::new(Family::<1, { exemplars::CELLS }>::default());
+    let family = std::sync::Arc::new(SeriesFamily::<1, { exemplars::CELLS }>::default());
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let writer = {
         let (family, done) = (family.clone(), done.clone());
         std::thread::spawn(move || {
-            let table = Table::new(&family);
+            let table = WorkerSeries::new(&family);
             for n in 1..200_000 {
                 let id = crate::TraceId::of_halves([n, n]);
                 table.with([Label::Word("a")], |series| {

@@ -9,8 +9,8 @@ use std::{fmt, future::Future, io, io::Write as _, pin::Pin, time::Duration};
 use attache_config::model::{Collector, ExportProtocol, OtlpCompression};
 use attache_rpc::{
     Io,
-    client::{self, Bounds, Client, Dialled, Protocol},
-    grpc::{self, Frames},
+    client::{self, CallLimits, CallProtocol, OpenedConnection, RpcConnection},
+    grpc::{self, MessageDecoder},
 };
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -21,14 +21,14 @@ use http::{
 use http_body_util::Full;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::refusal::{self, Refusal};
+use super::refusal::{self, ExportFailure};
 
 /// The most bytes of a response that are read.
-const LONGEST_ANSWER: usize = 64 << 10;
+const MAX_RESPONSE_BYTES: usize = 64 << 10;
 /// The first wait before another attempt; it doubles.
 const WAIT: Duration = Duration::from_millis(500);
 /// The longest of these waits.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// A connection that is being opened.
 pub type DialFuture = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>>>>;
@@ -36,7 +36,7 @@ pub type DialFuture = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>>>>;
 pub type Dial = Box<dyn Fn() -> DialFuture>;
 
 /// What a collector rejected of an export that it accepted ("partial success").
-pub(crate) struct Rejected {
+pub(crate) struct PartialSuccess {
     /// How many items were sent.
     pub(crate) count: i64,
     /// Why, or a warning.
@@ -49,7 +49,7 @@ pub(crate) struct Exporter {
     dial: Dial,
     /// The name of the exported items, in the plural.
     what: &'static str,
-    client: Option<Client>,
+    client: Option<RpcConnection>,
     /// The last export failed, and this was logged.
     failing: bool,
     /// The collector's message about rejected items was logged.
@@ -66,24 +66,25 @@ impl Exporter {
     pub(crate) async fn export(
         &mut self,
         message: &[u8],
-        rejected: impl Fn(&[u8]) -> Option<Rejected>,
+        rejected: impl Fn(&[u8]) -> Option<PartialSuccess>,
     ) -> Option<u64> {
         let body = self.encode(message);
         let deadline = Instant::now() + self.collector.timeout;
         let mut wait = WAIT;
         let refusal = loop {
             let sent = timeout_at(deadline, self.send(body.clone())).await;
-            let refusal = match sent.unwrap_or_else(|_| Err(Refusal::passing("no answer within `timeout`"))) {
-                Ok(answer) => return Some(self.taken(rejected(&answer))),
-                Err(refusal) => refusal,
-            };
+            let refusal =
+                match sent.unwrap_or_else(|_| Err(ExportFailure::passing("no answer within `timeout`"))) {
+                    Ok(answer) => return Some(self.taken(rejected(&answer))),
+                    Err(refusal) => refusal,
+                };
             self.client = None;
             let pause = refusal.wait.unwrap_or_else(|| wait.mul_f64(0.5 + fastrand::f64()));
             if !refusal.again || Instant::now() + pause >= deadline {
                 break refusal;
             }
             sleep(pause).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            wait = (wait * 2).min(MAX_WAIT);
         };
         // This is logged once, and not for every export.
         if !std::mem::replace(&mut self.failing, true) {
@@ -93,11 +94,11 @@ impl Exporter {
         None
     }
 
-    fn taken(&mut self, rejected: Option<Rejected>) -> u64 {
+    fn taken(&mut self, rejected: Option<PartialSuccess>) -> u64 {
         if std::mem::take(&mut self.failing) {
             tracing::info!("{} are exported again", self.what);
         }
-        let Some(Rejected { count, message }) = rejected else {
+        let Some(PartialSuccess { count, message }) = rejected else {
             self.complained = false;
             return 0;
         };
@@ -126,32 +127,32 @@ impl Exporter {
     }
 
     /// Sends the body and returns the collector's response.
-    async fn send(&mut self, body: Bytes) -> Result<Bytes, Refusal> {
+    async fn send(&mut self, body: Bytes) -> Result<Bytes, ExportFailure> {
         let grpc = self.collector.protocol == ExportProtocol::Grpc;
         let request = self.request(body)?;
         let client = match &mut self.client {
             Some(client) => client,
-            none => none.insert(connect(&self.dial, &self.collector).await.map_err(Refusal::passing)?),
+            none => none.insert(connect(&self.dial, &self.collector).await.map_err(ExportFailure::passing)?),
         };
-        let answer = client.call(request).await.map_err(Refusal::passing)?;
+        let answer = client.call(request).await.map_err(ExportFailure::passing)?;
         // Zipkin accepts spans with status 202.
         if self.collector.protocol == ExportProtocol::Zipkin && answer.status.is_success() {
             return Ok(Bytes::new());
         }
         if answer.status != StatusCode::OK {
-            return Err(Refusal::http(answer.status, &answer.headers, &answer.body));
+            return Err(ExportFailure::http(answer.status, &answer.headers, &answer.body));
         }
         if grpc {
             refusal::grpc(&answer.headers, &answer.trailers)?;
             // The collector has accepted the export. It may leave out the message if there is nothing to say.
-            let mut frames = Frames::new(LONGEST_ANSWER);
+            let mut frames = MessageDecoder::new(MAX_RESPONSE_BYTES);
             frames.push(&answer.body);
             return Ok(frames.next().ok().flatten().unwrap_or_default());
         }
         Ok(answer.body)
     }
 
-    fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, Refusal> {
+    fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, ExportFailure> {
         let to = &self.collector;
         let host = if to.host.contains(':') { format!("[{}]", to.host) } else { to.host.to_string() };
         let authority = format!("{host}:{}", to.port);
@@ -160,7 +161,8 @@ impl Exporter {
         let uri = if grpc { format!("{scheme}://{authority}{}", to.path) } else { to.path.to_string() };
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.parse().map_err(|error| Refusal::lasting(format!("{uri}: {error}")))?;
+        *request.uri_mut() =
+            uri.parse().map_err(|error| ExportFailure::lasting(format!("{uri}: {error}")))?;
         let headers = request.headers_mut();
         let gzip = HeaderValue::from_static("gzip");
         if grpc {
@@ -192,14 +194,15 @@ impl fmt::Debug for Exporter {
     }
 }
 
-async fn connect(dial: &Dial, collector: &Collector) -> Result<Client, client::Error> {
+async fn connect(dial: &Dial, collector: &Collector) -> Result<RpcConnection, client::Error> {
     let protocol = match collector.protocol {
-        ExportProtocol::Grpc => Protocol::Http2,
-        ExportProtocol::HttpProtobuf | ExportProtocol::Zipkin => Protocol::Http1,
+        ExportProtocol::Grpc => CallProtocol::Http2,
+        ExportProtocol::HttpProtobuf | ExportProtocol::Zipkin => CallProtocol::Http1,
     };
     // The caller's deadline for all attempts may end this call earlier.
     let within = collector.timeout;
-    let bounds = Bounds { connect: within, total: within, body: LONGEST_ANSWER, ..Bounds::default() };
-    let dialled = async { Ok(Dialled { io: dial().await?, protocol }) };
-    Client::connect(dialled, bounds).await
+    let bounds =
+        CallLimits { connect: within, total: within, body: MAX_RESPONSE_BYTES, ..CallLimits::default() };
+    let dialled = async { Ok(OpenedConnection { io: dial().await?, protocol }) };
+    RpcConnection::connect(dialled, bounds).await
 }

@@ -6,23 +6,23 @@ use tokio::sync::{Notify, mpsc};
 
 /// Keeps an export running. The export ends when the last handle is dropped, or when `end` is called.
 #[derive(Clone, Debug)]
-pub struct Ending {
+pub struct ExportHandle {
     told: Arc<Notify>,
     _alive: mpsc::Sender<()>,
 }
 
-/// The export's side of an [`Ending`].
+/// The export's side of an [`ExportHandle`].
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct ExportEnding {
     told: Arc<Notify>,
     alive: mpsc::Receiver<()>,
 }
 
-impl Ending {
-    pub(super) fn new() -> (Self, Ended) {
+impl ExportHandle {
+    pub(super) fn new() -> (Self, ExportEnding) {
         let (sender, alive) = mpsc::channel(1);
         let told = Arc::<Notify>::default();
-        (Self { told: Arc::clone(&told), _alive: sender }, Ended { told, alive })
+        (Self { told: Arc::clone(&told), _alive: sender }, ExportEnding { told, alive })
     }
 
     /// Whether both handles belong to the same export.
@@ -36,7 +36,7 @@ impl Ending {
     }
 }
 
-impl Ended {
+impl ExportEnding {
     /// Waits for the end.
     pub(super) async fn wait(&mut self) {
         tokio::select! {

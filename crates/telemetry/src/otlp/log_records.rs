@@ -9,16 +9,16 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::attributes::{Attributes, nanos, version_word};
-use crate::{Exchange, SpanId, TraceId, snapshot::Snapshot};
+use crate::{Exchange, SpanId, TraceId, snapshot::ExchangeSnapshot};
 
 /// The name of the event for a finished exchange.
 const ENDED: &str = "attache.exchange.ended";
 
 /// One record in the queue.
 #[derive(Debug)]
-pub(super) enum Record {
+pub(super) enum OtlpRecord {
     /// A finished exchange.
-    Ended(Box<Ended>),
+    Ended(Box<FinishedExchange>),
     /// A line of the program's own log.
     ProgramLine(Box<ProgramLine>),
 }
@@ -35,9 +35,9 @@ pub(super) struct ProgramLine {
 
 /// A finished exchange.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct FinishedExchange {
     at: SystemTime,
-    exchange: Snapshot,
+    exchange: ExchangeSnapshot,
     secure: bool,
     endpoint: Option<Name>,
     identity: Option<Name>,
@@ -47,11 +47,11 @@ pub(super) struct Ended {
     span: Option<SpanId>,
 }
 
-impl Record {
+impl OtlpRecord {
     pub(super) fn of(exchange: &Exchange, total: Duration) -> Self {
-        Self::Ended(Box::new(Ended {
+        Self::Ended(Box::new(FinishedExchange {
             at: SystemTime::now(),
-            exchange: Snapshot::of(exchange, total),
+            exchange: ExchangeSnapshot::of(exchange, total),
             secure: exchange.secure.get(),
             endpoint: exchange.endpoint.borrow().clone(),
             identity: exchange.identity.borrow().clone(),
@@ -82,7 +82,7 @@ impl ProgramLine {
     }
 }
 
-impl Ended {
+impl FinishedExchange {
     fn converted(&self) -> LogRecord {
         let mut about = Attributes::default();
         if !self.exchange.method.is_empty() {

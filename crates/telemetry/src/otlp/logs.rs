@@ -16,10 +16,10 @@ use tokio::{
 };
 
 use super::{
-    Dial, Ending, Exporter, Rejected,
+    Dial, ExportHandle, Exporter, PartialSuccess,
     attributes::{resource, scope},
-    ending::Ended,
-    log_records::Record,
+    ending::ExportEnding,
+    log_records::OtlpRecord,
     own_log,
 };
 use crate::{Exchange, Metrics, WorkerMetrics, access_log};
@@ -27,30 +27,30 @@ use crate::{Exchange, Metrics, WorkerMetrics, access_log};
 /// The most records in one export.
 const BATCH: usize = 512;
 /// How long records are collected (OpenTelemetry's batching processor waits as long).
-const GATHER: Duration = Duration::from_secs(1);
+const GATHER_TIME: Duration = Duration::from_secs(1);
 
 /// The log records of one config, shared by its workers; without a collector it does nothing. It is cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct OtlpLogs(Option<Arc<Settings>>);
+pub struct OtlpLogHandle(Option<Arc<OtlpLogSettings>>);
 
 #[derive(Debug)]
-struct Settings {
+struct OtlpLogSettings {
     filter: Vec<LogFilter>,
-    queue: mpsc::Sender<Record>,
-    ending: Ending,
+    queue: mpsc::Sender<OtlpRecord>,
+    ending: ExportHandle,
 }
 
 /// The export of a config's log records.
 #[derive(Debug)]
 pub struct LogExports {
     config: model::OtlpLogs,
-    waiting: mpsc::Receiver<Record>,
-    queue: mpsc::WeakSender<Record>,
-    ended: Ended,
+    waiting: mpsc::Receiver<OtlpRecord>,
+    queue: mpsc::WeakSender<OtlpRecord>,
+    ended: ExportEnding,
     metrics: Metrics,
 }
 
-impl OtlpLogs {
+impl OtlpLogHandle {
     /// The handle with which workers write records, and the export for the control thread (`None` without a collector). `filter` is that of
     /// the access log.
     pub fn new(
@@ -60,11 +60,11 @@ impl OtlpLogs {
     ) -> (Self, Option<LogExports>) {
         let Some(config) = config else { return (Self(None), None) };
         let (queue, waiting) = mpsc::channel(config.queue.max(1));
-        let (ending, ended) = Ending::new();
+        let (ending, ended) = ExportHandle::new();
         let weak = queue.downgrade();
         let exports =
             LogExports { config: config.clone(), waiting, queue: weak, ended, metrics: metrics.clone() };
-        (Self(Some(Arc::new(Settings { filter: filter.to_vec(), queue, ending }))), Some(exports))
+        (Self(Some(Arc::new(OtlpLogSettings { filter: filter.to_vec(), queue, ending }))), Some(exports))
     }
 
     /// The process ends: waiting records are exported, and then the export ends.
@@ -82,14 +82,14 @@ impl OtlpLogs {
 
 /// The log records as one worker uses them. It is cheap to clone, and stays on its thread.
 #[derive(Clone, Debug)]
-pub struct OtlpLogger(Option<Rc<(Arc<Settings>, WorkerMetrics)>>);
+pub struct OtlpLogger(Option<Rc<(Arc<OtlpLogSettings>, WorkerMetrics)>>);
 
 impl OtlpLogger {
     /// Writes the record of a finished exchange that took `total`. Never waits.
     pub fn write(&self, exchange: &Exchange, total: Duration) {
         let Some((settings, metrics)) = self.0.as_deref() else { return };
         if access_log::passes(&settings.filter, exchange, total)
-            && settings.queue.try_send(Record::of(exchange, total)).is_err()
+            && settings.queue.try_send(OtlpRecord::of(exchange, total)).is_err()
         {
             metrics.log_records("queue-full", 1);
         }
@@ -102,7 +102,7 @@ impl LogExports {
         &self.config.collector
     }
 
-    async fn next(&mut self) -> Option<Record> {
+    async fn next(&mut self) -> Option<OtlpRecord> {
         tokio::select! {
             biased;
             next = self.waiting.recv() => next,
@@ -113,7 +113,7 @@ impl LogExports {
         }
     }
 
-    /// Exports until every [`OtlpLogs`] of the config is dropped or was told to end, and nothing waits. Call it within a `LocalSet` or
+    /// Exports until every [`OtlpLogHandle`] of the config is dropped or was told to end, and nothing waits. Call it within a `LocalSet` or
     /// `LocalRuntime`.
     pub async fn run(mut self, dial: Dial) {
         let resource = resource(&self.config.collector);
@@ -123,7 +123,7 @@ impl LogExports {
         let mut batch = Vec::new();
         while let Some(first) = self.next().await {
             batch.push(first.converted());
-            let until = Instant::now() + GATHER;
+            let until = Instant::now() + GATHER_TIME;
             while batch.len() < BATCH {
                 match timeout_at(until, self.next()).await {
                     Ok(Some(more)) => batch.push(more.converted()),
@@ -157,7 +157,7 @@ impl LogExports {
     }
 }
 
-fn rejected(answer: &[u8]) -> Option<Rejected> {
+fn rejected(answer: &[u8]) -> Option<PartialSuccess> {
     let partial = ExportLogsServiceResponse::decode(answer).ok()?.partial_success?;
-    Some(Rejected { count: partial.rejected_log_records, message: partial.error_message })
+    Some(PartialSuccess { count: partial.rejected_log_records, message: partial.error_message })
 }

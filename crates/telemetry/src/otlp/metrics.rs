@@ -17,27 +17,30 @@ use prost::Message;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{
-    Dial, Ending, Exporter, Rejected,
+    Dial, ExportHandle, Exporter, PartialSuccess,
     attributes::{Attributes, nanos, resource, scope},
-    ending::Ended,
+    ending::ExportEnding,
 };
 use crate::{
     Metrics,
-    metrics::{BOUNDS, Kind, Known, Page, SEMANTIC_BOUNDS, SEMANTIC_CELLS, SIZE_CELLS, SIZES, Sums, Value},
+    metrics::{
+        BOUNDS, ConfiguredParts, FamilyPage, MetricKind, SEMANTIC_BOUNDS, SEMANTIC_CELLS, SIZE_CELLS, SIZES,
+        SeriesValue, Sums,
+    },
 };
 
 /// The export of a config's metrics.
 #[derive(Debug)]
 pub struct MetricExports {
     config: OtlpMetrics,
-    ended: Ended,
+    ended: ExportEnding,
     metrics: Metrics,
 }
 
 impl MetricExports {
     /// The export, and the handle that keeps it running.
-    pub fn new(config: OtlpMetrics, metrics: &Metrics) -> (Ending, Self) {
-        let (ending, ended) = Ending::new();
+    pub fn new(config: OtlpMetrics, metrics: &Metrics) -> (ExportHandle, Self) {
+        let (ending, ended) = ExportHandle::new();
         (ending, Self { config, ended, metrics: metrics.clone() })
     }
 
@@ -46,7 +49,7 @@ impl MetricExports {
         &self.config.collector
     }
 
-    /// Exports until every [`Ending`] is dropped or one of them was told to end; then once more. Call it within a `LocalSet` or
+    /// Exports until every [`ExportHandle`] is dropped or one of them was told to end; then once more. Call it within a `LocalSet` or
     /// `LocalRuntime`.
     pub async fn run(mut self, dial: Dial) {
         let resource = resource(&self.config.collector);
@@ -72,14 +75,14 @@ impl MetricExports {
     }
 }
 
-fn rejected(answer: &[u8]) -> Option<Rejected> {
+fn rejected(answer: &[u8]) -> Option<PartialSuccess> {
     let partial = ExportMetricsServiceResponse::decode(answer).ok()?.partial_success?;
-    Some(Rejected { count: partial.rejected_data_points, message: partial.error_message })
+    Some(PartialSuccess { count: partial.rejected_data_points, message: partial.error_message })
 }
 
 /// When counting began, and when the values were read.
 #[derive(Clone, Copy)]
-struct Times {
+struct TimeRange {
     start: u64,
     now: u64,
 }
@@ -91,11 +94,11 @@ pub(super) fn request(
     now: SystemTime,
 ) -> ExportMetricsServiceRequest {
     let start = Metrics::started().unwrap_or(now);
-    let times = Times { start: nanos(start), now: nanos(now) };
+    let times = TimeRange { start: nanos(start), now: nanos(now) };
     let mut all = own(&metrics.page(), times);
     let known = metrics.known();
     let (server, client) = metrics.semantic_sums();
-    let of_server = |cells: Cells| server_points(&server, &known, cells, times);
+    let of_server = |cells: HistogramCells| server_points(&server, &known, cells, times);
     all.extend(histograms(
         "http.server.request.duration",
         "Duration of HTTP server requests.",
@@ -130,7 +133,7 @@ fn seconds() -> Vec<f64> {
 }
 
 /// The families of `/metrics`, under their names there.
-fn own(page: &Page, times: Times) -> Vec<Metric> {
+fn own(page: &FamilyPage, times: TimeRange) -> Vec<Metric> {
     let metrics = page.0.iter().map(|family| {
         let what = family.what;
         let attributes = |labels: &[Name]| {
@@ -144,14 +147,14 @@ fn own(page: &Page, times: Times) -> Vec<Metric> {
         let mut histograms = Vec::new();
         for (labels, value) in &family.samples {
             match value {
-                Value::Number(value) => numbers.push(NumberDataPoint {
+                SeriesValue::Number(value) => numbers.push(NumberDataPoint {
                     attributes: attributes(labels).0,
-                    start_time_unix_nano: if what.kind == Kind::Counter { times.start } else { 0 },
+                    start_time_unix_nano: if what.kind == MetricKind::Counter { times.start } else { 0 },
                     time_unix_nano: times.now,
                     value: Some(number_data_point::Value::AsDouble(*value)),
                     ..NumberDataPoint::default()
                 }),
-                Value::Histogram(of) => {
+                SeriesValue::Histogram(of) => {
                     let mut before = 0;
                     let mut counts: Vec<u64> = of
                         .buckets
@@ -164,13 +167,13 @@ fn own(page: &Page, times: Times) -> Vec<Metric> {
             }
         }
         let data = match what.kind {
-            Kind::Counter => Data::Sum(Sum {
+            MetricKind::Counter => Data::Sum(Sum {
                 data_points: numbers,
                 aggregation_temporality: AggregationTemporality::Cumulative.into(),
                 is_monotonic: true,
             }),
-            Kind::Gauge => Data::Gauge(Gauge { data_points: numbers }),
-            Kind::Histogram => cumulative(histograms),
+            MetricKind::Gauge => Data::Gauge(Gauge { data_points: numbers }),
+            MetricKind::Histogram => cumulative(histograms),
         };
         Metric {
             name: what.name.into(),
@@ -198,7 +201,7 @@ fn histogram(
     bucket_counts: Vec<u64>,
     explicit_bounds: Vec<f64>,
     sum: f64,
-    times: Times,
+    times: TimeRange,
 ) -> HistogramDataPoint {
     HistogramDataPoint {
         attributes: attributes.0,
@@ -224,19 +227,25 @@ fn histograms(name: &str, description: &str, unit: &str, points: Vec<HistogramDa
 
 /// The positions of a histogram's cells in a series, and their meaning.
 #[derive(Clone, Copy)]
-struct Cells {
+struct HistogramCells {
     first: usize,
     bounds: &'static [u64],
     /// The divisor for values.
     scale: f64,
 }
 
-const DURATION: Cells = Cells { first: 0, bounds: &SEMANTIC_BOUNDS, scale: 1e6 };
-const CELLS_OF_REQUEST: Cells = Cells { first: SEMANTIC_CELLS, bounds: &SIZES, scale: 1.0 };
-const CELLS_OF_RESPONSE: Cells = Cells { first: SEMANTIC_CELLS + SIZE_CELLS, bounds: &SIZES, scale: 1.0 };
+const DURATION: HistogramCells = HistogramCells { first: 0, bounds: &SEMANTIC_BOUNDS, scale: 1e6 };
+const CELLS_OF_REQUEST: HistogramCells = HistogramCells { first: SEMANTIC_CELLS, bounds: &SIZES, scale: 1.0 };
+const CELLS_OF_RESPONSE: HistogramCells =
+    HistogramCells { first: SEMANTIC_CELLS + SIZE_CELLS, bounds: &SIZES, scale: 1.0 };
 
-fn point(attributes: Attributes, series: &[u64], cells: Cells, times: Times) -> HistogramDataPoint {
-    let Cells { first, bounds, scale } = cells;
+fn point(
+    attributes: Attributes,
+    series: &[u64],
+    cells: HistogramCells,
+    times: TimeRange,
+) -> HistogramDataPoint {
+    let HistogramCells { first, bounds, scale } = cells;
     let above = first + bounds.len() + 1;
     let counts = series.get(first..above).unwrap_or_default().to_vec();
     let sum = series.get(above).map_or(0.0, |sum| *sum as f64 / scale);
@@ -261,9 +270,9 @@ fn call(method: &Name, status: &Name, version: &Name, error: &Name) -> Attribute
 
 fn server_points<const C: usize>(
     sums: &Sums<8, C>,
-    known: &Known,
-    cells: Cells,
-    times: Times,
+    known: &ConfiguredParts,
+    cells: HistogramCells,
+    times: TimeRange,
 ) -> Vec<HistogramDataPoint> {
     let points =
         sums.iter().map(|([listener, route, upstream, method, status, version, scheme, error], series)| {
@@ -280,7 +289,11 @@ fn server_points<const C: usize>(
     points.collect()
 }
 
-fn client_points<const C: usize>(sums: &Sums<5, C>, known: &Known, times: Times) -> Vec<HistogramDataPoint> {
+fn client_points<const C: usize>(
+    sums: &Sums<5, C>,
+    known: &ConfiguredParts,
+    times: TimeRange,
+) -> Vec<HistogramDataPoint> {
     let points = sums.iter().map(|([upstream, method, status, version, error], series)| {
         let mut attributes = call(method, status, version, error);
         let (address, port) = known.server(upstream);

@@ -19,8 +19,8 @@ pub(crate) mod tests;
 
 pub(crate) use attributes::{Attributes, method_word, nanos, resource, scope, version_word};
 pub use client::{Dial, DialFuture};
-pub(crate) use client::{Exporter, Rejected};
-pub use ending::Ending;
-pub use logs::{LogExports, OtlpLogger, OtlpLogs};
+pub(crate) use client::{Exporter, PartialSuccess};
+pub use ending::ExportHandle;
+pub use logs::{LogExports, OtlpLogHandle, OtlpLogger};
 pub use metrics::MetricExports;
 pub(crate) use own_log::OwnLog;

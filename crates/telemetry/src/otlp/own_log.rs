@@ -13,14 +13,14 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use super::log_records::{ProgramLine, Record};
+use super::log_records::{OtlpRecord, ProgramLine};
 use crate::metrics;
 
 /// The queue of the running export.
-static TO: ArcSwapOption<mpsc::WeakSender<Record>> = ArcSwapOption::const_empty();
+static TO: ArcSwapOption<mpsc::WeakSender<OtlpRecord>> = ArcSwapOption::const_empty();
 
 /// From now on the log is also sent to this queue, as long as it exists.
-pub(super) fn take(queue: mpsc::WeakSender<Record>) {
+pub(super) fn take(queue: mpsc::WeakSender<OtlpRecord>) {
     TO.store(Some(Arc::new(queue)));
 }
 
@@ -50,7 +50,7 @@ impl<S: Subscriber> Layer<S> for OwnLog {
             fields: Vec::new(),
         };
         event.record(&mut own);
-        if queue.try_send(Record::ProgramLine(Box::new(own))).is_err() {
+        if queue.try_send(OtlpRecord::ProgramLine(Box::new(own))).is_err() {
             metrics().log_records("queue-full", 1);
         }
     }

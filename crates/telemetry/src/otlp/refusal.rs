@@ -2,14 +2,14 @@
 
 use std::{fmt, time::Duration};
 
-use attache_rpc::grpc::Status;
+use attache_rpc::grpc::GrpcStatus;
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::STANDARD_NO_PAD};
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use prost::Message;
 
 /// Why an export failed.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ExportFailure {
     pub(super) why: String,
     /// Another attempt may succeed.
     pub(super) again: bool,
@@ -17,7 +17,7 @@ pub(super) struct Refusal {
     pub(super) wait: Option<Duration>,
 }
 
-impl Refusal {
+impl ExportFailure {
     /// There was no response; another attempt may succeed.
     pub(super) fn passing(why: impl fmt::Display) -> Self {
         Self { why: why.to_string(), again: true, wait: None }
@@ -73,8 +73,8 @@ struct Delay {
 }
 
 /// How a gRPC call ended. The status is in its trailers, or in its head if it has no body.
-pub(super) fn grpc(head: &HeaderMap, trailers: &HeaderMap) -> Result<(), Refusal> {
-    let Err(status) = Status::check(head, trailers) else { return Ok(()) };
+pub(super) fn grpc(head: &HeaderMap, trailers: &HeaderMap) -> Result<(), ExportFailure> {
+    let Err(status) = GrpcStatus::check(head, trailers) else { return Ok(()) };
     let details = trailers.get("grpc-status-details-bin").or_else(|| head.get("grpc-status-details-bin"));
     let wait = details.and_then(|details| retry_info(details.to_str().ok()?));
     // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS. RESOURCE_EXHAUSTED allows another attempt only if the
@@ -84,7 +84,7 @@ pub(super) fn grpc(head: &HeaderMap, trailers: &HeaderMap) -> Result<(), Refusal
         Some(8) => wait.is_some(),
         _ => false,
     };
-    Err(Refusal { why: format!("the collector answered with {status}"), again, wait })
+    Err(ExportFailure { why: format!("the collector answered with {status}"), again, wait })
 }
 
 /// The delay of a `RetryInfo` among the details of a status.
@@ -108,7 +108,7 @@ mod tests {
             .collect()
     }
 
-    fn ended(status: &str, details: Option<&str>) -> Refusal {
+    fn ended(status: &str, details: Option<&str>) -> ExportFailure {
         let mut all = vec![("grpc-status", status)];
         all.extend(details.map(|details| ("grpc-status-details-bin", details)));
         grpc(&HeaderMap::new(), &headers(&all)).unwrap_err()
@@ -127,8 +127,9 @@ mod tests {
         assert_eq!(again, [1, 4, 10, 11, 14, 15]);
         assert!(grpc(&HeaderMap::new(), &headers(&[("grpc-status", "0")])).is_ok());
         assert!(!grpc(&HeaderMap::new(), &HeaderMap::new()).unwrap_err().again);
-        let again =
-            |status: u16| Refusal::http(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), b"").again;
+        let again = |status: u16| {
+            ExportFailure::http(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), b"").again
+        };
         assert_eq!((400..=599).filter(|status| again(*status)).collect::<Vec<_>>(), [429, 502, 503, 504]);
     }
 
@@ -140,7 +141,7 @@ mod tests {
         assert!(!ended("8", Some("no base64!")).again);
         assert_eq!(ended("14", Some(&details(-1, 0))).wait, None);
         let refusal =
-            Refusal::http(StatusCode::SERVICE_UNAVAILABLE, &headers(&[("retry-after", "7")]), b"later");
+            ExportFailure::http(StatusCode::SERVICE_UNAVAILABLE, &headers(&[("retry-after", "7")]), b"later");
         assert_eq!(refusal.wait, Some(Duration::from_secs(7)));
     }
 }

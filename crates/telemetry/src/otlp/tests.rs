@@ -58,11 +58,11 @@ fn attribute(of: &[KeyValue], key: &str) -> Option<String> {
 }
 
 /// The requests that a collector received: when, and the body.
-type Seen = Rc<RefCell<Vec<(Instant, Vec<u8>)>>>;
+type ReceivedExports = Rc<RefCell<Vec<(Instant, Vec<u8>)>>>;
 
 /// A collector that sends these responses, and repeats the last one.
-fn answering(answers: Vec<(u16, Option<&'static str>, Vec<u8>)>) -> (Dial, Seen) {
-    let seen = Seen::default();
+fn answering(answers: Vec<(u16, Option<&'static str>, Vec<u8>)>) -> (Dial, ReceivedExports) {
+    let seen = ReceivedExports::default();
     let (kept, answers) = (seen.clone(), Rc::new(RefCell::new(answers)));
     let dial = move || -> DialFuture {
         let (client, server) = tokio::io::duplex(1 << 20);
@@ -114,7 +114,7 @@ fn counted(metrics: &Metrics, outcome: &str) -> Option<f64> {
 #[tokio::test(start_paused = true)]
 async fn a_finished_exchange_is_one_record_with_the_conventions_attributes() {
     let metrics = Metrics::new();
-    let (logs, exports) = OtlpLogs::new(Some(&log_config(16)), &[], &metrics);
+    let (logs, exports) = OtlpLogHandle::new(Some(&log_config(16)), &[], &metrics);
     let (dial, seen) = answering(vec![(200, None, Vec::new())]);
     LocalSet::new()
         .run_until(async move {
@@ -142,7 +142,7 @@ async fn a_finished_exchange_is_one_record_with_the_conventions_attributes() {
 #[tokio::test(start_paused = true)]
 async fn records_that_do_not_fit_into_the_queue_are_dropped_and_counted() {
     let metrics = Metrics::new();
-    let (logs, exports) = OtlpLogs::new(Some(&log_config(2)), &[], &metrics);
+    let (logs, exports) = OtlpLogHandle::new(Some(&log_config(2)), &[], &metrics);
     let logger = logs.logger(&metrics.worker());
     for _ in 0..5 {
         logger.write(&exchange(200, None), Duration::ZERO);
@@ -154,7 +154,7 @@ async fn records_that_do_not_fit_into_the_queue_are_dropped_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn an_export_to_an_overloaded_collector_is_repeated_after_the_requested_wait() {
     let metrics = Metrics::new();
-    let (logs, exports) = OtlpLogs::new(Some(&log_config(16)), &[], &metrics);
+    let (logs, exports) = OtlpLogHandle::new(Some(&log_config(16)), &[], &metrics);
     let partial = ExportLogsServiceResponse {
         partial_success: Some(ExportLogsPartialSuccess {
             rejected_log_records: 1,
@@ -189,7 +189,7 @@ async fn an_export_to_an_overloaded_collector_is_repeated_after_the_requested_wa
 async fn a_final_refusal_is_not_repeated_and_all_attempts_end_with_the_timeout() {
     for (status, attempts) in [(400, 1..=1), (503, 4..=9)] {
         let metrics = Metrics::new();
-        let (logs, exports) = OtlpLogs::new(Some(&log_config(16)), &[], &metrics);
+        let (logs, exports) = OtlpLogHandle::new(Some(&log_config(16)), &[], &metrics);
         let (dial, seen) = answering(vec![(status, None, Vec::new())]);
         LocalSet::new()
             .run_until(async move {

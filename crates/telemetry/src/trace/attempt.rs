@@ -6,7 +6,7 @@ use attache_config::model::Name;
 use attache_wire::Fields;
 
 use super::{
-    Context, SpanId,
+    SpanId, TraceContext,
     request::{AttemptSpan, ConnectSpan, RequestTrace},
 };
 use crate::{Exchange, Reason};
@@ -30,7 +30,7 @@ impl AttemptTrace {
         let trace = exchange.trace.borrow().clone()?;
         let id = SpanId::new();
         if let Some(headers) = headers {
-            trace.tracer.inject(headers, Context { parent: id, ..trace.context });
+            trace.tracer.inject(headers, TraceContext { parent: id, ..trace.context });
         }
         let mut attempts = trace.attempts.borrow_mut();
         let index = attempts.len();

@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::{
 
 use super::{
     SpanId,
-    finished::Finished,
+    finished::FinishedTrace,
     request::{AttemptSpan, ConnectSpan},
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
 const REMOTE_KNOWN: u32 = 0x100;
 const REMOTE: u32 = 0x200;
 
-pub(super) fn resource_spans(resource: &Resource, finished: &[Box<Finished>]) -> ResourceSpans {
+pub(super) fn resource_spans(resource: &Resource, finished: &[Box<FinishedTrace>]) -> ResourceSpans {
     let mut spans = Vec::with_capacity(finished.iter().map(|one| one.spans() as usize).sum());
     for one in finished {
         request(one, &mut spans);
@@ -48,7 +48,7 @@ fn name_of(method: &str) -> &str {
     }
 }
 
-fn span(of: &Finished, id: SpanId, parent: Option<SpanId>, kind: SpanKind, name: &str) -> Span {
+fn span(of: &FinishedTrace, id: SpanId, parent: Option<SpanId>, kind: SpanKind, name: &str) -> Span {
     let sampled = 1 | if of.random { 2 } else { 0 };
     Span {
         trace_id: of.trace.0.to_be_bytes().to_vec(),
@@ -62,7 +62,7 @@ fn span(of: &Finished, id: SpanId, parent: Option<SpanId>, kind: SpanKind, name:
     }
 }
 
-fn timed(span: &mut Span, of: &Finished, begin: Duration, end: Duration) {
+fn timed(span: &mut Span, of: &FinishedTrace, begin: Duration, end: Duration) {
     span.start_time_unix_nano = nanos(of.started + begin);
     span.end_time_unix_nano = nanos(of.started + end.max(begin));
 }
@@ -76,7 +76,7 @@ fn failed(reason: Option<Reason>, detail: Option<&str>) -> Status {
     Status { code: StatusCode::Error.into(), message }
 }
 
-fn request(of: &Finished, out: &mut Vec<Span>) {
+fn request(of: &FinishedTrace, out: &mut Vec<Span>) {
     let mut server = span(of, of.span, of.parent, SpanKind::Server, name_of(&of.exchange.method));
     timed(&mut server, of, Duration::ZERO, of.exchange.total);
     let mut about = Attributes::default();
@@ -129,7 +129,7 @@ fn request(of: &Finished, out: &mut Vec<Span>) {
     }
 }
 
-fn attempt(of: &Finished, index: usize, one: &AttemptSpan, out: &mut Vec<Span>) {
+fn attempt(of: &FinishedTrace, index: usize, one: &AttemptSpan, out: &mut Vec<Span>) {
     let mut client = span(of, one.id, Some(of.span), SpanKind::Client, name_of(&of.exchange.method));
     timed(&mut client, of, one.begin, one.end.unwrap_or(of.exchange.total));
     let mut about = Attributes::default();
@@ -157,7 +157,7 @@ fn attempt(of: &Finished, index: usize, one: &AttemptSpan, out: &mut Vec<Span>) 
     out.extend(one.connects.iter().map(|connect| connection(of, one.id, connect)));
 }
 
-fn connection(of: &Finished, parent: SpanId, one: &ConnectSpan) -> Span {
+fn connection(of: &FinishedTrace, parent: SpanId, one: &ConnectSpan) -> Span {
     let mut connect = span(of, one.id, Some(parent), SpanKind::Internal, "connect");
     timed(&mut connect, of, one.begin, one.end);
     let mut about = Attributes::default();

@@ -12,10 +12,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{convert, finished::Finished, zipkin};
+use super::{convert, finished::FinishedTrace, zipkin};
 use crate::{
     Metrics,
-    otlp::{Dial, Exporter, Rejected, resource},
+    otlp::{Dial, Exporter, PartialSuccess, resource},
 };
 
 /// The most traces in one export.
@@ -23,17 +23,17 @@ const BATCH: usize = 512;
 
 /// The export of one config's traces.
 #[derive(Debug)]
-pub struct Exports {
+pub struct TraceExports {
     config: model::Tracing,
-    waiting: mpsc::Receiver<Box<Finished>>,
+    waiting: mpsc::Receiver<Box<FinishedTrace>>,
     ending: Arc<Notify>,
     metrics: Metrics,
 }
 
-impl Exports {
+impl TraceExports {
     pub(super) const fn new(
         config: model::Tracing,
-        waiting: mpsc::Receiver<Box<Finished>>,
+        waiting: mpsc::Receiver<Box<FinishedTrace>>,
         ending: Arc<Notify>,
         metrics: Metrics,
     ) -> Self {
@@ -41,7 +41,7 @@ impl Exports {
     }
 
     #[cfg(test)]
-    pub(super) const fn waiting(&mut self) -> &mut mpsc::Receiver<Box<Finished>> {
+    pub(super) const fn waiting(&mut self) -> &mut mpsc::Receiver<Box<FinishedTrace>> {
         &mut self.waiting
     }
 
@@ -51,7 +51,7 @@ impl Exports {
     }
 
     /// The next trace; `None` when there will be no more.
-    async fn next(&mut self) -> Option<Box<Finished>> {
+    async fn next(&mut self) -> Option<Box<FinishedTrace>> {
         tokio::select! {
             biased;
             next = self.waiting.recv() => next,
@@ -101,7 +101,7 @@ impl Exports {
     }
 }
 
-fn rejected(answer: &[u8]) -> Option<Rejected> {
+fn rejected(answer: &[u8]) -> Option<PartialSuccess> {
     let partial = ExportTraceServiceResponse::decode(answer).ok()?.partial_success?;
-    Some(Rejected { count: partial.rejected_spans, message: partial.error_message })
+    Some(PartialSuccess { count: partial.rejected_spans, message: partial.error_message })
 }

@@ -6,25 +6,25 @@ use super::{
     SpanId, TraceId,
     request::{AttemptSpan, LookupSpan, RequestTrace},
 };
-use crate::{Exchange, snapshot::Snapshot};
+use crate::{Exchange, snapshot::ExchangeSnapshot};
 
 /// Everything from which the control thread makes the spans.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub(super) struct FinishedTrace {
     pub(super) trace: TraceId,
     pub(super) random: bool,
     pub(super) span: SpanId,
     pub(super) parent: Option<SpanId>,
     pub(super) state: String,
     pub(super) started: SystemTime,
-    pub(super) exchange: Snapshot,
+    pub(super) exchange: ExchangeSnapshot,
     pub(super) tls: bool,
     pub(super) user_agent: Option<String>,
     pub(super) attempts: Vec<AttemptSpan>,
     pub(super) lookups: Vec<LookupSpan>,
 }
 
-impl Finished {
+impl FinishedTrace {
     pub(super) fn of(trace: &RequestTrace, exchange: &Exchange, total: Duration) -> Self {
         let mut attempts = trace.attempts.take();
         let count = attempts.len();
@@ -43,7 +43,7 @@ impl Finished {
             parent: trace.parent,
             state: trace.state.clone(),
             started: trace.started,
-            exchange: Snapshot::of(exchange, total),
+            exchange: ExchangeSnapshot::of(exchange, total),
             tls: trace.tls,
             user_agent: trace.user_agent.clone(),
             attempts,

@@ -27,14 +27,14 @@ use std::{
 };
 
 use attache_config::model::{self, Propagation};
-use attache_wire::{Fields, Known};
+use attache_wire::{Fields, KnownName};
 use http::HeaderValue;
 use tokio::sync::{Notify, mpsc};
 
-use self::finished::Finished;
+use self::finished::FinishedTrace;
 pub use self::{
     attempt::{AttemptTrace, Connecting},
-    export::Exports,
+    export::TraceExports,
     ids::{SpanId, TraceId},
     request::RequestTrace,
     w3c::check_trace_context,
@@ -43,7 +43,7 @@ use crate::{Exchange, Metrics, WorkerMetrics};
 
 /// The trace that a request belongs to, according to its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Context {
+struct TraceContext {
     trace: TraceId,
     parent: SpanId,
     sampled: bool,
@@ -53,39 +53,42 @@ struct Context {
 
 /// What the headers of a request contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum IncomingContext {
     Nothing,
     /// Only the decision whether to sample (B3).
     Decision(bool),
-    Context(Context),
+    Context(TraceContext),
 }
 
 /// The tracing of one config, shared by its workers; without tracing it is empty. It is cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Traces(Option<Arc<Settings>>);
+pub struct Traces(Option<Arc<TracerSettings>>);
 
 #[derive(Debug)]
-struct Settings {
+struct TracerSettings {
     /// Traces whose last 56 bits are below this value aren't sampled.
     threshold: u64,
     propagation: Vec<Propagation>,
-    queue: mpsc::Sender<Box<Finished>>,
+    queue: mpsc::Sender<Box<FinishedTrace>>,
     ending: Arc<Notify>,
 }
 
 impl Traces {
     /// The handle with which workers begin traces, and the export for the control thread (`None` without tracing).
-    pub fn new(config: Option<&model::Tracing>, metrics: &Metrics) -> (Self, Option<Exports>) {
+    pub fn new(config: Option<&model::Tracing>, metrics: &Metrics) -> (Self, Option<TraceExports>) {
         let Some(config) = config else { return (Self(None), None) };
         let (queue, waiting) = mpsc::channel(config.queue.max(1));
         let ending = Arc::<Notify>::default();
-        let settings = Settings {
+        let settings = TracerSettings {
             threshold: threshold(config.sample),
             propagation: config.propagation.clone(),
             queue,
             ending: ending.clone(),
         };
-        (Self(Some(Arc::new(settings))), Some(Exports::new(config.clone(), waiting, ending, metrics.clone())))
+        (
+            Self(Some(Arc::new(settings))),
+            Some(TraceExports::new(config.clone(), waiting, ending, metrics.clone())),
+        )
     }
 
     /// The process ends: waiting traces are exported, and then the export ends.
@@ -98,7 +101,7 @@ impl Traces {
     /// The tracer of one worker; `None` without tracing.
     pub fn tracer(&self, metrics: &WorkerMetrics) -> Option<Tracer> {
         let settings = self.0.clone()?;
-        Some(Tracer(Rc::new(Inner { settings, metrics: metrics.clone() })))
+        Some(Tracer(Rc::new(TracerState { settings, metrics: metrics.clone() })))
     }
 }
 
@@ -112,11 +115,11 @@ const RANDOM: u64 = 1 << 56;
 
 /// Begins traces on one worker. It is cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Tracer(Rc<Inner>);
+pub struct Tracer(Rc<TracerState>);
 
 #[derive(Debug)]
-struct Inner {
-    settings: Arc<Settings>,
+struct TracerState {
+    settings: Arc<TracerSettings>,
     metrics: WorkerMetrics,
 }
 
@@ -127,14 +130,19 @@ impl Tracer {
     pub fn begin(&self, exchange: &Exchange, headers: &mut Fields, tls: bool) {
         let settings = &self.0.settings;
         let found = settings.propagation.iter().map(|format| extract(*format, headers));
-        let found = found.into_iter().find(|found| *found != Found::Nothing).unwrap_or(Found::Nothing);
-        if !matches!(found, Found::Context(_)) && settings.propagation.contains(&Propagation::TraceContext) {
+        let found = found
+            .into_iter()
+            .find(|found| *found != IncomingContext::Nothing)
+            .unwrap_or(IncomingContext::Nothing);
+        if !matches!(found, IncomingContext::Context(_))
+            && settings.propagation.contains(&Propagation::TraceContext)
+        {
             w3c::remove(headers);
         }
         let (context, known) = match found {
-            Found::Context(context) => (context, true),
-            Found::Nothing => (self.new_context(None), false),
-            Found::Decision(sampled) => (self.new_context(Some(sampled)), false),
+            IncomingContext::Context(context) => (context, true),
+            IncomingContext::Nothing => (self.new_context(None), false),
+            IncomingContext::Decision(sampled) => (self.new_context(Some(sampled)), false),
         };
         exchange.trace_id.set(Some(context.trace));
         if context.sampled {
@@ -142,13 +150,13 @@ impl Tracer {
             let span = if known { SpanId::new() } else { context.parent };
             let trace = RequestTrace::new(
                 self.clone(),
-                Context { parent: span, ..context },
+                TraceContext { parent: span, ..context },
                 parent,
                 exchange.start,
                 headers,
                 tls,
             );
-            self.inject(headers, Context { parent: span, ..context });
+            self.inject(headers, TraceContext { parent: span, ..context });
             *exchange.trace.borrow_mut() = Some(Rc::new(trace));
         } else if !known {
             // All later services then decide as attache did.
@@ -159,14 +167,14 @@ impl Tracer {
         }
     }
 
-    fn new_context(&self, decided: Option<bool>) -> Context {
+    fn new_context(&self, decided: Option<bool>) -> TraceContext {
         let trace = TraceId::new();
         let sampled = decided.unwrap_or_else(|| trace.randomness() >= self.0.settings.threshold);
-        Context { trace, parent: SpanId::new(), sampled, random: true }
+        TraceContext { trace, parent: SpanId::new(), sampled, random: true }
     }
 
     /// Writes the context into every configured header.
-    fn inject(&self, headers: &mut Fields, context: Context) {
+    fn inject(&self, headers: &mut Fields, context: TraceContext) {
         for format in &self.0.settings.propagation {
             match format {
                 Propagation::TraceContext => w3c::inject(headers, context),
@@ -176,7 +184,7 @@ impl Tracer {
         }
     }
 
-    fn send(&self, finished: Finished) {
+    fn send(&self, finished: FinishedTrace) {
         let spans = finished.spans();
         if self.0.settings.queue.try_send(Box::new(finished)).is_err() {
             self.0.metrics.spans_dropped("queue-full", spans);
@@ -184,9 +192,11 @@ impl Tracer {
     }
 }
 
-fn extract(format: Propagation, headers: &Fields) -> Found {
+fn extract(format: Propagation, headers: &Fields) -> IncomingContext {
     match format {
-        Propagation::TraceContext => w3c::extract(headers).map_or(Found::Nothing, Found::Context),
+        Propagation::TraceContext => {
+            w3c::extract(headers).map_or(IncomingContext::Nothing, IncomingContext::Context)
+        }
         Propagation::B3 => b3::extract_single(headers),
         Propagation::B3Multi => b3::extract_multi(headers),
     }
@@ -198,7 +208,7 @@ fn own(text: &str) -> Option<HeaderValue> {
 }
 
 /// The only line of a header that must not occur twice.
-fn only(headers: &Fields, name: Known) -> Option<&[u8]> {
+fn only(headers: &Fields, name: KnownName) -> Option<&[u8]> {
     let mut lines = headers.get_all(name);
     let line = lines.next()?.as_bytes();
     lines.next().is_none().then_some(line)
@@ -207,7 +217,7 @@ fn only(headers: &Fields, name: Known) -> Option<&[u8]> {
 /// Sends the spans of a finished exchange to the export, if there are any.
 pub fn finish_trace(exchange: &Exchange, total: Duration) {
     let Some(trace) = exchange.trace.borrow_mut().take() else { return };
-    let finished = Finished::of(&trace, exchange, total);
+    let finished = FinishedTrace::of(&trace, exchange, total);
     trace.tracer().send(finished);
 }
 

@@ -8,7 +8,7 @@ use std::{
 use attache_config::model::Name;
 use attache_wire::{Fields, header::USER_AGENT};
 
-use super::{Context, SpanId, Tracer, w3c, wall_clock};
+use super::{SpanId, TraceContext, Tracer, w3c, wall_clock};
 use crate::Reason;
 
 /// What is recorded about a sampled request for its spans. It stays on its worker.
@@ -16,7 +16,7 @@ use crate::Reason;
 pub struct RequestTrace {
     pub(super) tracer: Tracer,
     /// The context for the next service: its `parent` is the span of this request.
-    pub(super) context: Context,
+    pub(super) context: TraceContext,
     pub(super) parent: Option<SpanId>,
     pub(super) start: Instant,
     pub(super) started: SystemTime,
@@ -53,7 +53,7 @@ pub(super) struct LookupSpan {
 }
 
 /// A look-up that takes less was answered from the cache, and gets no span.
-const AT_HAND: Duration = Duration::from_micros(100);
+const CACHED_LOOKUP: Duration = Duration::from_micros(100);
 
 /// One connection that was opened, or that failed.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub(super) struct ConnectSpan {
 impl RequestTrace {
     pub(super) fn new(
         tracer: Tracer,
-        context: Context,
+        context: TraceContext,
         parent: Option<SpanId>,
         start: Instant,
         headers: &Fields,
@@ -105,7 +105,7 @@ impl RequestTrace {
 
     pub(crate) fn looked_up(&self, name: &str, begun: Instant, outcome: Result<(), Reason>) {
         let (from, end) = (begun.saturating_duration_since(self.start), self.start.elapsed());
-        if end.saturating_sub(from) < AT_HAND {
+        if end.saturating_sub(from) < CACHED_LOOKUP {
             return;
         }
         let (id, reason) = (SpanId::new(), outcome.err());

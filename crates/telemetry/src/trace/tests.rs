@@ -18,7 +18,7 @@ pub(super) fn config(sample: f64, propagation: &[Propagation]) -> model::Tracing
     }
 }
 
-fn tracer(sample: f64, propagation: &[Propagation]) -> (Tracer, Exports, Metrics) {
+fn tracer(sample: f64, propagation: &[Propagation]) -> (Tracer, TraceExports, Metrics) {
     let metrics = Metrics::new();
     let (traces, exports) = Traces::new(Some(&config(sample, propagation)), &metrics);
     (traces.tracer(&metrics.worker()).unwrap(), exports.unwrap(), metrics)

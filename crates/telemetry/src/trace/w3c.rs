@@ -4,12 +4,12 @@
 //! another dash (section 3.2.4). Otherwise there is no context, and it is removed together with its `tracestate`. An invalid `tracestate`
 //! is removed alone (section 3.3.1.3).
 
-use attache_wire::{Fields, Known, header};
+use attache_wire::{Fields, KnownName, header};
 
-use super::{Context, SpanId, TraceId, ids::hex, only, own};
+use super::{SpanId, TraceContext, TraceId, ids::hex, only, own};
 
-const TRACEPARENT: Known = header::TRACEPARENT;
-const TRACESTATE: Known = header::TRACESTATE;
+const TRACEPARENT: KnownName = header::TRACEPARENT;
+const TRACESTATE: KnownName = header::TRACESTATE;
 
 /// Section 3.2.2.5: the only flag of level 1.
 const SAMPLED: u8 = 1;
@@ -36,7 +36,7 @@ pub(super) fn remove(headers: &mut Fields) {
 }
 
 /// Parses `version "-" trace-id "-" parent-id "-" trace-flags`; from version 01 on there may be more.
-pub(super) fn extract(headers: &Fields) -> Option<Context> {
+pub(super) fn extract(headers: &Fields) -> Option<TraceContext> {
     let text = only(headers, TRACEPARENT)?;
     let (known, more) = text.split_at_checked(55)?;
     if [2, 35, 52].iter().any(|at| known.get(*at) != Some(&b'-')) {
@@ -48,11 +48,16 @@ pub(super) fn extract(headers: &Fields) -> Option<Context> {
     let right = version != 0xff && (more.is_empty() || (version != 0 && more.starts_with(b"-")));
     let flags = hex(flags, false)? as u8;
     let (trace, parent) = (TraceId::parse(trace, false)?, SpanId::parse(parent, false)?);
-    right.then_some(Context { trace, parent, sampled: flags & SAMPLED != 0, random: flags & RANDOM != 0 })
+    right.then_some(TraceContext {
+        trace,
+        parent,
+        sampled: flags & SAMPLED != 0,
+        random: flags & RANDOM != 0,
+    })
 }
 
 /// Writes a `traceparent` of version 00, and removes an invalid `tracestate`.
-pub(super) fn inject(headers: &mut Fields, context: Context) {
+pub(super) fn inject(headers: &mut Fields, context: TraceContext) {
     let flags = if context.sampled { SAMPLED } else { 0 } | if context.random { RANDOM } else { 0 };
     // The text is moved into the header, not copied.
     let text = format!("00-{}-{}-{flags:02x}", context.trace, context.parent);
@@ -163,7 +168,7 @@ mod tests {
         assert!(context.sampled && !context.random);
         assert_eq!(context.trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
         for (sampled, random) in [(true, true), (false, true), (false, false)] {
-            let context = Context { sampled, random, ..context };
+            let context = TraceContext { sampled, random, ..context };
             let mut written = Fields::new();
             inject(&mut written, context);
             assert_eq!(extract(&written), Some(context));

@@ -11,9 +11,9 @@ use opentelemetry_proto::tonic::{
 };
 use serde_json::{Map, json};
 
-use super::{convert, finished::Finished};
+use super::{convert, finished::FinishedTrace};
 
-pub(super) fn encode(resource: &Resource, finished: &[Box<Finished>]) -> Vec<u8> {
+pub(super) fn encode(resource: &Resource, finished: &[Box<FinishedTrace>]) -> Vec<u8> {
     let scopes = convert::resource_spans(resource, finished).scope_spans;
     let spans: Vec<_> = scopes.iter().flat_map(|scope| &scope.spans).map(|one| span(resource, one)).collect();
     // This could fail only for a map whose keys are not texts.

@@ -55,9 +55,9 @@ impl Default for Calls {
 
 /// The clients of one worker, or of several workers together.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Clients(HashMap<(Name, ClientId), Calls>);
+pub(super) struct CallsByClient(HashMap<(Name, ClientId), Calls>);
 
-impl Clients {
+impl CallsByClient {
     pub(super) fn add(&mut self, exchange: &Exchange, total: Duration) {
         let who = match (&*exchange.identity.borrow(), exchange.client) {
             (Some(identity), _) => ClientId::Identity(identity.clone()),
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::Reason;
 
-    fn call(clients: &mut Clients, from: [u8; 4], identity: Option<&str>, reason: Option<Reason>) {
+    fn call(clients: &mut CallsByClient, from: [u8; 4], identity: Option<&str>, reason: Option<Reason>) {
         let exchange = Exchange::new("inbound".into(), "http1", Some(SocketAddr::from((from, 4000))));
         exchange.identity.replace(identity.map(Name::from));
         exchange.reason.set(reason);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_client_is_its_identity_or_its_address_and_workers_are_added_up() {
-        let (mut one, mut other) = (Clients::default(), Clients::default());
+        let (mut one, mut other) = (CallsByClient::default(), CallsByClient::default());
         call(&mut one, [10, 0, 0, 1], Some("spiffe://shop/web"), None);
         call(&mut other, [10, 0, 0, 2], Some("spiffe://shop/web"), Some(Reason::DeniedByRule));
         call(&mut other, [10, 0, 0, 3], None, None);
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn many_clients_with_one_call_do_not_displace_a_steady_one() {
-        let mut clients = Clients::default();
+        let mut clients = CallsByClient::default();
         for number in 0..20_000_u32 {
             let [_, b, c, d] = number.to_be_bytes();
             call(&mut clients, [10, b, c, d], None, None);

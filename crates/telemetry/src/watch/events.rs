@@ -19,7 +19,7 @@ const SAME_WITHIN: Duration = Duration::from_secs(60);
 
 /// What changed, and its new state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct StateChange {
     /// `circuit`, `endpoint-circuit`, `ejection`, `health`, `connection`, `failures`, `config`, `certificates`.
     pub kind: &'static str,
     /// Whose state it is, such as `upstream orders`; empty for the process.
@@ -32,7 +32,7 @@ pub struct Change {
     pub because: String,
 }
 
-impl Change {
+impl StateChange {
     /// Whether it is the same change. The reason may contain a different number each time.
     fn is_like(&self, other: &Self) -> bool {
         self.kind == other.kind
@@ -44,7 +44,7 @@ impl Change {
 
 /// One change, or the same change several times in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct ChangeEvent {
     /// When it was seen first.
     pub first: SystemTime,
     /// When it was seen last.
@@ -52,10 +52,10 @@ pub struct Event {
     /// How often it was seen.
     pub count: u64,
     /// The change, with the reason of the last time.
-    pub change: Change,
+    pub change: StateChange,
 }
 
-impl Event {
+impl ChangeEvent {
     /// For the admin API.
     pub fn json(&self, now: SystemTime) -> Value {
         json!({
@@ -74,10 +74,10 @@ impl Event {
 
 /// The last changes, the newest last.
 #[derive(Debug, Default)]
-pub(super) struct Events(VecDeque<Event>);
+pub(super) struct Events(VecDeque<ChangeEvent>);
 
 impl Events {
-    pub(super) fn add(&mut self, change: Change, now: SystemTime) {
+    pub(super) fn add(&mut self, change: StateChange, now: SystemTime) {
         let known = self.0.iter_mut().rev().find(|event| {
             event.change.is_like(&change) && now.duration_since(event.last).unwrap_or_default() <= SAME_WITHIN
         });
@@ -89,11 +89,11 @@ impl Events {
         if self.0.len() >= MAX_EVENTS {
             self.0.pop_front();
         }
-        self.0.push_back(Event { first: now, last: now, count: 1, change });
+        self.0.push_back(ChangeEvent { first: now, last: now, count: 1, change });
     }
 
     /// The newest first.
-    pub(super) fn all(&self) -> Vec<Event> {
+    pub(super) fn all(&self) -> Vec<ChangeEvent> {
         let mut all: Vec<_> = self.0.iter().cloned().collect();
         all.sort_by_key(|event| std::cmp::Reverse(event.last));
         all
@@ -108,14 +108,14 @@ mod tests {
     fn a_change_that_repeats_is_counted_and_displaces_nothing() {
         let (mut events, start) = (Events::default(), SystemTime::UNIX_EPOCH);
         let at = |seconds| start + Duration::from_secs(seconds);
-        let ejection = |what: &str, because: u64| Change {
+        let ejection = |what: &str, because: u64| StateChange {
             kind: "ejection",
             whose: "upstream orders".into(),
             endpoint: Some("10.0.0.9:80".into()),
             what: what.into(),
             because: because.to_string(),
         };
-        events.add(Change { kind: "config", what: "loaded".into(), ..Change::default() }, at(0));
+        events.add(StateChange { kind: "config", what: "loaded".into(), ..StateChange::default() }, at(0));
         for second in 1..2000 {
             events.add(ejection(if second % 2 == 0 { "ejected" } else { "back" }, second), at(second));
         }
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!((&newest["endpoint"], &newest["because"]), (&json!("10.0.0.9:80"), &json!("1999")));
         assert_eq!(newest["last_ago_seconds"], 2);
         // The change of another endpoint is another change.
-        events.add(Change { endpoint: Some("10.0.0.8:80".into()), ..ejection("back", 0) }, at(2000));
+        events.add(StateChange { endpoint: Some("10.0.0.8:80".into()), ..ejection("back", 0) }, at(2000));
         assert_eq!(events.all().first().map(|event| event.count), Some(1));
         // After a minute without a repetition it gets a new entry.
         events.add(ejection("back", 0), at(3000));
@@ -137,7 +137,7 @@ mod tests {
     fn they_are_bounded() {
         let mut events = Events::default();
         for number in 0..MAX_EVENTS + 100 {
-            let change = Change { kind: "config", whose: number.to_string(), ..Change::default() };
+            let change = StateChange { kind: "config", whose: number.to_string(), ..StateChange::default() };
             events.add(change, SystemTime::UNIX_EPOCH);
         }
         assert_eq!(events.0.len(), MAX_EVENTS);

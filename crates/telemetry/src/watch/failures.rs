@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Record, clients::Clients, groups::Groups};
+use super::{ExchangeRecord, clients::CallsByClient, groups::Groups};
 use crate::Exchange;
 
 /// How many failures each worker keeps.
@@ -15,15 +15,15 @@ const MAX_FAILURES: usize = 100;
 const RINGS: usize = 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Ring {
-    last: VecDeque<Record>,
+pub(super) struct FailureRing {
+    last: VecDeque<ExchangeRecord>,
     groups: Groups,
     /// 4xx responses of the upstreams themselves. They are separate, so that they don't displace failures.
     client_errors: Groups,
-    clients: Clients,
+    clients: CallsByClient,
 }
 
-impl Ring {
+impl FailureRing {
     /// Adds a failure. The oldest one is removed, and the memory of its texts is used again, so that many failures allocate almost nothing.
     /// Returns true if a kind of failure begins.
     pub(super) fn push(&mut self, exchange: &Exchange, total: Duration) -> bool {
@@ -33,7 +33,7 @@ impl Ring {
                 record.fill(exchange, total);
                 record
             }
-            None => Record::of(exchange, total),
+            None => ExchangeRecord::of(exchange, total),
         });
         self.groups.add(exchange, total)
     }
@@ -52,7 +52,7 @@ impl Ring {
         self.clients.add(exchange, total);
     }
 
-    pub(super) fn clients(&self) -> &Clients {
+    pub(super) fn clients(&self) -> &CallsByClient {
         &self.clients
     }
 
@@ -64,12 +64,12 @@ impl Ring {
         &self.groups
     }
 
-    pub(super) fn all(&self) -> Vec<Record> {
+    pub(super) fn all(&self) -> Vec<ExchangeRecord> {
         self.last.iter().cloned().collect()
     }
 }
 
-pub(super) fn register(rings: &mut Vec<Arc<Mutex<Ring>>>, ring: &Arc<Mutex<Ring>>) {
+pub(super) fn register(rings: &mut Vec<Arc<Mutex<FailureRing>>>, ring: &Arc<Mutex<FailureRing>>) {
     if rings.len() >= RINGS {
         // Removes the rings of threads that have ended.
         rings.retain(|ring| Arc::strong_count(ring) > 1);

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use attache_config::model::Name;
 use serde_json::{Value, json};
 
-use super::Record;
+use super::ExchangeRecord;
 use crate::{Exchange, Reason, rfc3339};
 
 /// A kind that did not happen for this long has ended.
@@ -22,7 +22,7 @@ const FRESH: Duration = Duration::from_millis(500);
 
 /// One kind of failure.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Kind {
+pub struct FailureKind {
     /// The upstream that was chosen; `None` if the request was refused before that.
     pub upstream: Option<Name>,
     /// The listener, if there is no upstream.
@@ -33,7 +33,7 @@ pub struct Kind {
     pub status: u16,
 }
 
-impl Kind {
+impl FailureKind {
     fn is(&self, exchange: &Exchange) -> bool {
         let reason = exchange.reason.get();
         let upstream = exchange.upstream.borrow();
@@ -104,9 +104,9 @@ fn of_own_answer(status: u16) -> Option<&'static str> {
 
 /// All failures of one kind.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub struct FailureGroup {
     /// What they have in common.
-    pub kind: Kind,
+    pub kind: FailureKind,
     /// How many there were.
     pub count: u64,
     /// When the first of them ended.
@@ -114,10 +114,10 @@ pub struct Group {
     /// When the last of them ended.
     pub last: SystemTime,
     /// One of the last failures.
-    pub sample: Record,
+    pub sample: ExchangeRecord,
 }
 
-impl Group {
+impl FailureGroup {
     /// For the admin API.
     pub fn json(&self, now: SystemTime) -> Value {
         let ago = |at: SystemTime| now.duration_since(at).unwrap_or_default().as_secs();
@@ -140,7 +140,7 @@ impl Group {
 
 /// The kinds of failures of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Groups(Vec<Group>);
+pub(super) struct Groups(Vec<FailureGroup>);
 
 impl Groups {
     /// Counts a failure. Returns true if its kind begins, or begins again.
@@ -160,13 +160,19 @@ impl Groups {
         {
             self.0.swap_remove(oldest);
         }
-        let sample = Record::of(exchange, total);
-        self.0.push(Group { kind: Kind::of(exchange), count: 1, first: now, last: now, sample });
+        let sample = ExchangeRecord::of(exchange, total);
+        self.0.push(FailureGroup {
+            kind: FailureKind::of(exchange),
+            count: 1,
+            first: now,
+            last: now,
+            sample,
+        });
         true
     }
 
     /// Adds this worker's counts to those of others.
-    pub(super) fn merge_into(&self, all: &mut Vec<Group>) {
+    pub(super) fn merge_into(&self, all: &mut Vec<FailureGroup>) {
         for group in &self.0 {
             match all.iter_mut().find(|other| other.kind == group.kind) {
                 None => all.push(group.clone()),

@@ -27,35 +27,35 @@ use arc_swap::ArcSwap;
 use attache_config::model::Name;
 use tokio::sync::Notify;
 
-use self::{clients::Clients, events::Events, failures::Ring, tap::Tap};
-pub(crate) use self::{events::Change, groups::QUIET};
+use self::{clients::CallsByClient, events::Events, failures::FailureRing, tap::Tap};
 pub use self::{
-    events::Event,
-    groups::{Group, Kind},
+    events::ChangeEvent,
+    groups::{FailureGroup, FailureKind},
     headers::SeenHeaders,
-    record::Record,
-    tap::{TapFilter, Tapped, Tapping},
+    record::ExchangeRecord,
+    tap::{OpenTap, TapFilter, TapResult},
 };
+pub(crate) use self::{events::StateChange, groups::QUIET};
 use crate::{Exchange, Reason, metrics::MIN_CLIENT_WAIT};
 
-/// Bit of [`Shared::flags`]: a client follows exchanges.
+/// Bit of [`WatchState::flags`]: a client follows exchanges.
 const TAPPED: u32 = 1;
-/// Bit of [`Shared::flags`]: a client requests endpoint statistics.
+/// Bit of [`WatchState::flags`]: a client requests endpoint statistics.
 const ENDPOINTS: u32 = 2;
 
 /// The data that workers write for the admin API. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Watch(Arc<Shared>);
+pub struct Watch(Arc<WatchState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct WatchState {
     /// What readers want. Only readers write it, so all workers share its cache line.
     flags: AtomicU32,
     taps: ArcSwap<Vec<Arc<Tap>>>,
     /// Readers hold it while they open or close a tap.
     changing: Mutex<()>,
     /// One for each worker that has seen a failure, or a call while calls were counted.
-    rings: Mutex<Vec<Arc<Mutex<Ring>>>>,
+    rings: Mutex<Vec<Arc<Mutex<FailureRing>>>>,
     /// Failures that were dropped because their ring was being read.
     missed: AtomicU64,
     /// Notified when a kind of failure begins.
@@ -70,16 +70,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Watch {
     /// The last failures of all workers, newest first.
-    pub fn failures(&self, most: usize) -> Vec<Record> {
+    pub fn failures(&self, most: usize) -> Vec<ExchangeRecord> {
         let rings = lock(&self.0.rings).clone();
-        let mut all: Vec<Record> = rings.iter().flat_map(|ring| lock(ring).all()).collect();
+        let mut all: Vec<ExchangeRecord> = rings.iter().flat_map(|ring| lock(ring).all()).collect();
         all.sort_by_key(|record| std::cmp::Reverse(record.at));
         all.truncate(most);
         all
     }
 
     /// All failures since the start, by kind. The kind with the most recent failure comes first.
-    pub fn groups(&self) -> Vec<Group> {
+    pub fn groups(&self) -> Vec<FailureGroup> {
         let rings = lock(&self.0.rings).clone();
         let mut all = Vec::new();
         for ring in rings {
@@ -90,7 +90,7 @@ impl Watch {
     }
 
     /// 4xx responses of the upstreams themselves, by upstream and status. They are no failures if there are other responses too.
-    pub fn client_errors(&self) -> Vec<Group> {
+    pub fn client_errors(&self) -> Vec<FailureGroup> {
         let rings = lock(&self.0.rings).clone();
         let mut all = Vec::new();
         for ring in rings {
@@ -100,8 +100,8 @@ impl Watch {
         all
     }
 
-    /// Notes a change of state, see [`Event`]. A worker never waits for a reader: if one holds the lock, the change is not noted.
-    pub(crate) fn event(&self, change: Change) {
+    /// Notes a change of state, see [`ChangeEvent`]. A worker never waits for a reader: if one holds the lock, the change is not noted.
+    pub(crate) fn event(&self, change: StateChange) {
         if let Ok(mut events) = self.0.events.try_lock() {
             events.add(change, SystemTime::now());
         }
@@ -109,18 +109,18 @@ impl Watch {
 
     /// Notes a change of state of the process, not of an upstream.
     pub(crate) fn own_event(&self, kind: &'static str, what: &str) {
-        self.event(Change { kind, what: what.to_owned(), ..Change::default() });
+        self.event(StateChange { kind, what: what.to_owned(), ..StateChange::default() });
     }
 
     /// The last changes of state, newest first.
-    pub fn events(&self) -> Vec<Event> {
+    pub fn events(&self) -> Vec<ChangeEvent> {
         lock(&self.0.events).all()
     }
 
     /// The clients since counting started, as JSON; those with the most calls first.
     pub fn clients(&self, most: usize) -> Vec<serde_json::Value> {
         let rings = lock(&self.0.rings).clone();
-        let mut all = Clients::default();
+        let mut all = CallsByClient::default();
         for ring in rings {
             all.merge(lock(&ring).clients());
         }
@@ -151,20 +151,20 @@ impl Watch {
         }
     }
 
-    /// Follows exchanges when they end, until the [`Tapping`] is dropped. `None` if the limit of taps is reached.
-    pub fn tap(&self, filter: TapFilter) -> Option<Tapping> {
+    /// Follows exchanges when they end, until the [`OpenTap`] is dropped. `None` if the limit of taps is reached.
+    pub fn tap(&self, filter: TapFilter) -> Option<OpenTap> {
         tap::begin(self, filter)
     }
 }
 
 /// One worker's side of a [`Watch`].
 #[derive(Debug)]
-pub(crate) struct Watcher {
+pub(crate) struct WorkerWatch {
     watch: Watch,
-    ring: OnceCell<Arc<Mutex<Ring>>>,
+    ring: OnceCell<Arc<Mutex<FailureRing>>>,
 }
 
-impl Watcher {
+impl WorkerWatch {
     pub(crate) fn new(watch: &Watch) -> Self {
         Self { watch: watch.clone(), ring: OnceCell::new() }
     }
@@ -179,7 +179,7 @@ impl Watcher {
         to: &str,
         because: &str,
     ) {
-        self.watch.event(Change {
+        self.watch.event(StateChange {
             kind,
             whose: format!("upstream {upstream}"),
             endpoint: endpoint.map(ToOwned::to_owned),
@@ -210,9 +210,9 @@ impl Watcher {
         flags & ENDPOINTS != 0
     }
 
-    fn ring(&self) -> &Mutex<Ring> {
+    fn ring(&self) -> &Mutex<FailureRing> {
         self.ring.get_or_init(|| {
-            let ring = Arc::<Mutex<Ring>>::default();
+            let ring = Arc::<Mutex<FailureRing>>::default();
             failures::register(&mut lock(&self.watch.0.rings), &ring);
             ring
         })

@@ -9,14 +9,14 @@ use attache_config::model::Name;
 use serde_json::{Value, json};
 
 use super::SeenHeaders;
-use crate::{Exchange, Reason, access_log::Timestamp};
+use crate::{Exchange, Reason, access_log::LogTimestamp};
 
 /// The most bytes of one text that are kept, because clients decide how long texts are.
 const MAX_TEXT_BYTES: usize = 512;
 
 /// One exchange that ended: the contents of its access log line, and its headers if they were kept.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub struct ExchangeRecord {
     /// When it ended.
     pub at: SystemTime,
     /// The listener that received it.
@@ -59,7 +59,7 @@ pub struct Record {
     pub headers: Option<Box<SeenHeaders>>,
 }
 
-impl Record {
+impl ExchangeRecord {
     /// The record of an exchange that ended now.
     pub(crate) fn of(exchange: &Exchange, total: Duration) -> Self {
         let mut record = Self {
@@ -117,7 +117,7 @@ impl Record {
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let millis = |duration: Duration| duration.as_micros() as f64 / 1000.0;
         let mut value = json!({
-            "time": Timestamp(self.at).to_string(),
+            "time": LogTimestamp(self.at).to_string(),
             "status": Some(self.status).filter(|status| *status != 0),
             "reason": self.reason.map(Reason::as_str),
             "envoy_flag": self.reason.map(Reason::envoy_flag).filter(|flag| *flag != "-"),

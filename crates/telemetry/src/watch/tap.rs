@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Record, TAPPED, Watch, lock};
+use super::{ExchangeRecord, TAPPED, Watch, lock};
 use crate::Exchange;
 
 /// The most taps at once.
@@ -78,30 +78,30 @@ fn status_is(wanted: &str, status: u16) -> bool {
 #[derive(Debug)]
 pub(super) struct Tap {
     filter: TapFilter,
-    queue: mpsc::Sender<Box<Record>>,
+    queue: mpsc::Sender<Box<ExchangeRecord>>,
     met: AtomicU64,
     dropped: AtomicU64,
 }
 
 /// An open tap. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Tapping {
+pub struct OpenTap {
     watch: Watch,
     tap: Arc<Tap>,
-    queue: mpsc::Receiver<Box<Record>>,
+    queue: mpsc::Receiver<Box<ExchangeRecord>>,
     said: u64,
 }
 
 /// What a tap returns.
 #[derive(Debug)]
-pub enum Tapped {
+pub enum TapResult {
     /// An exchange that ended.
-    Record(Box<Record>),
+    Record(Box<ExchangeRecord>),
     /// How many exchanges were dropped since the last report, because more came than were read.
     Dropped(u64),
 }
 
-pub(super) fn begin(watch: &Watch, filter: TapFilter) -> Option<Tapping> {
+pub(super) fn begin(watch: &Watch, filter: TapFilter) -> Option<OpenTap> {
     let _turn = lock(&watch.0.changing);
     let mut taps = Vec::clone(&watch.0.taps.load());
     if taps.len() >= MAX_TAPS {
@@ -112,28 +112,28 @@ pub(super) fn begin(watch: &Watch, filter: TapFilter) -> Option<Tapping> {
     taps.push(tap.clone());
     watch.0.taps.store(Arc::new(taps));
     watch.0.flags.fetch_or(TAPPED, Relaxed);
-    Some(Tapping { watch: watch.clone(), tap, queue, said: 0 })
+    Some(OpenTap { watch: watch.clone(), tap, queue, said: 0 })
 }
 
-impl Tapping {
+impl OpenTap {
     /// Waits for the next item. The future may be dropped while it waits.
-    pub async fn next(&mut self) -> Option<Tapped> {
+    pub async fn next(&mut self) -> Option<TapResult> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Returns the next item, or registers for a wake-up.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Tapped>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<TapResult>> {
         let dropped = self.tap.dropped.load(Relaxed);
         if dropped > self.said {
             let news = dropped - self.said;
             self.said = dropped;
-            return Poll::Ready(Some(Tapped::Dropped(news)));
+            return Poll::Ready(Some(TapResult::Dropped(news)));
         }
-        self.queue.poll_recv(cx).map(|record| record.map(Tapped::Record))
+        self.queue.poll_recv(cx).map(|record| record.map(TapResult::Record))
     }
 }
 
-impl Drop for Tapping {
+impl Drop for OpenTap {
     fn drop(&mut self) {
         let shared = &self.watch.0;
         let _turn = lock(&shared.changing);
@@ -159,7 +159,7 @@ pub(super) fn offer(taps: &[Arc<Tap>], exchange: &Exchange, total: Duration) {
         }
         // Memory is allocated only here: when there is a reader, and room in its queue.
         match tap.queue.try_reserve() {
-            Ok(room) => room.send(Box::new(Record::of(exchange, total))),
+            Ok(room) => room.send(Box::new(ExchangeRecord::of(exchange, total))),
             Err(_) => {
                 tap.dropped.fetch_add(1, Relaxed);
             }

@@ -20,7 +20,7 @@ fn failures_of_all_workers_are_kept_newest_first_and_only_failures() {
         .map(|_| {
             let watch = watch.clone();
             std::thread::spawn(move || {
-                let watcher = Watcher::new(&watch);
+                let watcher = WorkerWatch::new(&watch);
                 watcher.ended(&exchange(200, None), SECOND);
                 // These clients changed their mind, waited without a result, and left in the middle of a response.
                 watcher.ended(&exchange(0, Some(Reason::ClientClosed)), SECOND / 3);
@@ -43,7 +43,7 @@ fn failures_of_all_workers_are_kept_newest_first_and_only_failures() {
 #[test]
 fn a_storm_of_failures_keeps_the_last_hundred_of_a_worker() {
     let watch = Watch::default();
-    let watcher = Watcher::new(&watch);
+    let watcher = WorkerWatch::new(&watch);
     for n in 0..1000 {
         let exchange = exchange(503, Some(Reason::ConnectRefused));
         exchange.path.replace(format!("/{n}").into());
@@ -57,7 +57,7 @@ fn a_storm_of_failures_keeps_the_last_hundred_of_a_worker() {
 #[test]
 fn a_worker_never_waits_for_a_reader() {
     let watch = Watch::default();
-    let watcher = Watcher::new(&watch);
+    let watcher = WorkerWatch::new(&watch);
     watcher.ended(&exchange(503, None), SECOND);
     let ring = watch.0.rings.lock().unwrap()[0].clone();
     let reading = ring.lock().unwrap();
@@ -69,7 +69,7 @@ fn a_worker_never_waits_for_a_reader() {
 #[test]
 fn long_texts_are_cut_between_characters() {
     let watch = Watch::default();
-    let watcher = Watcher::new(&watch);
+    let watcher = WorkerWatch::new(&watch);
     let exchange = exchange(503, None);
     exchange.path.replace("/é".repeat(10_000).into());
     watcher.ended(&exchange, SECOND);
@@ -80,14 +80,14 @@ fn long_texts_are_cut_between_characters() {
 #[tokio::test]
 async fn a_tap_gets_the_exchanges_that_match_its_filter_and_ends_with_its_reader() {
     let watch = Watch::default();
-    let watcher = Watcher::new(&watch);
+    let watcher = WorkerWatch::new(&watch);
     assert!(!watcher.tapped());
     let filter = TapFilter { status: Some("5xx".into()), path: Some("/v1".into()), ..TapFilter::default() };
     let mut tap = watch.tap(filter).unwrap();
     assert!(watcher.tapped());
     watcher.ended(&exchange(200, None), SECOND);
     watcher.ended(&exchange(503, None), SECOND);
-    let Some(Tapped::Record(record)) = tap.next().await else { panic!("no record") };
+    let Some(TapResult::Record(record)) = tap.next().await else { panic!("no record") };
     assert_eq!((record.status, &*record.host), (503, "orders.internal"));
     drop(tap);
     assert!(!watcher.tapped());
@@ -120,27 +120,27 @@ async fn every_part_of_a_filter_counts() {
 #[tokio::test]
 async fn a_reader_that_is_too_slow_learns_how_many_it_missed() {
     let watch = Watch::default();
-    let watcher = Watcher::new(&watch);
+    let watcher = WorkerWatch::new(&watch);
     let mut tap = watch.tap(TapFilter::default()).unwrap();
     for _ in 0..300 {
         watcher.ended(&exchange(200, None), SECOND);
     }
-    assert!(matches!(tap.next().await, Some(Tapped::Dropped(44))));
+    assert!(matches!(tap.next().await, Some(TapResult::Dropped(44))));
     for _ in 0..256 {
-        assert!(matches!(tap.next().await, Some(Tapped::Record(_))));
+        assert!(matches!(tap.next().await, Some(TapResult::Record(_))));
     }
 }
 
 #[tokio::test]
 async fn a_sample_of_three_is_every_third_exchange() {
     let watch = Watch::default();
-    let watcher = Watcher::new(&watch);
+    let watcher = WorkerWatch::new(&watch);
     let mut tap = watch.tap(TapFilter { sample: 3, ..TapFilter::default() }).unwrap();
     for status in 200..209 {
         watcher.ended(&exchange(status, None), SECOND);
     }
     for status in [200, 203, 206] {
-        let Some(Tapped::Record(record)) = tap.next().await else { panic!("no record") };
+        let Some(TapResult::Record(record)) = tap.next().await else { panic!("no record") };
         assert_eq!(record.status, status);
     }
 }

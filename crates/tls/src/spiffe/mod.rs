@@ -18,8 +18,8 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use attache_rpc::{
-    client::{self, Bounds, DialError, Dialled, Protocol, ResponseStream},
-    grpc::{self, Frames, Status},
+    client::{self, CallLimits, CallProtocol, DialError, OpenedConnection, ResponseStream},
+    grpc::{self, GrpcStatus, MessageDecoder},
 };
 use http::{HeaderValue, StatusCode};
 use tokio::{net::UnixStream, time::sleep};
@@ -129,9 +129,9 @@ impl Workload {
         request.headers_mut().insert("workload.spiffe.io", HeaderValue::from_static("true"));
         let dial = async {
             let socket = UnixStream::connect(&*self.socket).await?;
-            Ok::<_, DialError>(Dialled::new(socket, Protocol::Http2))
+            Ok::<_, DialError>(OpenedConnection::new(socket, CallProtocol::Http2))
         };
-        let bounds = Bounds { connect: CONNECT, total: HEAD, ..Bounds::default() };
+        let bounds = CallLimits { connect: CONNECT, total: HEAD, ..CallLimits::default() };
         let response = client::stream(dial, request, bounds).await.map_err(|error| failed(&error))?;
         self.receive(response, once).await.map_err(|error| failed(&error))
     }
@@ -140,7 +140,7 @@ impl Workload {
         if response.status != StatusCode::OK {
             return Err(format!("HTTP status {}", response.status));
         }
-        let mut frames = Frames::new(MAX_MESSAGE_BYTES);
+        let mut frames = MessageDecoder::new(MAX_MESSAGE_BYTES);
         while let Some(data) = response.data().await.map_err(|error| error.to_string())? {
             frames.push(&data);
             while let Some(message) = frames.next().map_err(|bad| bad.to_string())? {
@@ -150,7 +150,7 @@ impl Workload {
                 }
             }
         }
-        Status::check(&response.headers, &response.trailers).map_err(|status| match status.code {
+        GrpcStatus::check(&response.headers, &response.trailers).map_err(|status| match status.code {
             Some(7) => {
                 format!("permission denied: no identity is registered for this workload ({})", status.message)
             }

@@ -15,14 +15,14 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::messages::X509SvidResponse;
 use crate::{
     Certificate,
-    loaded::Loaded,
+    loaded::LoadedCertificate,
     provider::{provider, sha256},
 };
 
 /// The content of one message of the API, after a check that its parts fit together.
 #[derive(Debug)]
 pub(crate) struct Svid {
-    pub(crate) identity: Loaded,
+    pub(crate) identity: LoadedCertificate,
     pub(crate) roots: Arc<RootCertStore>,
     /// Trust domain, lower case, without the scheme.
     pub(crate) domain: String,
@@ -56,7 +56,7 @@ impl Svid {
             return Err("the trust bundle is empty".into());
         }
         Ok(Self {
-            identity: Loaded { key: Arc::new(pair), leaf: Arc::new(leaf) },
+            identity: LoadedCertificate { key: Arc::new(pair), leaf: Arc::new(leaf) },
             roots: Arc::new(roots),
             domain,
             digest: sha256(message),

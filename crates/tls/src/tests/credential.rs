@@ -7,14 +7,14 @@ use attache_telemetry::Reason;
 use attache_wire::{Fields, header::AUTHORIZATION};
 use http::HeaderValue;
 
-use super::pki::Files;
-use crate::{Credential, Watcher};
+use super::pki::PkiFiles;
+use crate::{CredentialHeader, FileWatcher};
 
-fn bearer(files: &Files) -> Config {
+fn bearer(files: &PkiFiles) -> Config {
     Config { secret: Secret::Bearer(BearerSecret { file: files.path("token") }), ..Config::default() }
 }
 
-fn sent(credential: &Credential, before: &[(&'static str, &'static str)]) -> Vec<String> {
+fn sent(credential: &CredentialHeader, before: &[(&'static str, &'static str)]) -> Vec<String> {
     let mut headers = Fields::new();
     for (name, value) in before {
         headers.append(*name, HeaderValue::from_static(value));
@@ -25,41 +25,41 @@ fn sent(credential: &Credential, before: &[(&'static str, &'static str)]) -> Vec
 
 #[test]
 fn each_kind_is_written_as_its_rfc_says() {
-    let files = Files::new();
+    let files = PkiFiles::new();
     files.write("token", "mF_9.B5f-4.1JqM\n");
     assert_eq!(
-        sent(&Credential::new(&bearer(&files)).unwrap(), &[]),
+        sent(&CredentialHeader::new(&bearer(&files)).unwrap(), &[]),
         ["authorization: Bearer mF_9.B5f-4.1JqM"]
     );
     // RFC 7617 section 2.
     files.write("token", "open sesame\r\n");
     let basic = Secret::Basic(BasicSecret { user: "Aladdin".into(), password_file: files.path("token") });
-    let basic = Credential::new(&Config { secret: basic, ..bearer(&files) }).unwrap();
+    let basic = CredentialHeader::new(&Config { secret: basic, ..bearer(&files) }).unwrap();
     assert_eq!(sent(&basic, &[]), ["authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="]);
     let name = "x-api-key".parse().unwrap();
     let header = Secret::Header(HeaderSecret { name, file: files.path("token") });
-    let header = Credential::new(&Config { secret: header, ..bearer(&files) }).unwrap();
+    let header = CredentialHeader::new(&Config { secret: header, ..bearer(&files) }).unwrap();
     assert_eq!(sent(&header, &[("x-api-key", "forged"), ("x-api-key", "twice")]), ["x-api-key: open sesame"]);
 }
 
 #[test]
 fn the_applications_own_header_is_replaced_unless_the_config_keeps_it() {
-    let files = Files::new();
+    let files = PkiFiles::new();
     files.write("token", "ours");
     let own = [("authorization", "Bearer its-own")];
-    let replace = Credential::new(&bearer(&files)).unwrap();
+    let replace = CredentialHeader::new(&bearer(&files)).unwrap();
     assert_eq!(sent(&replace, &own), ["authorization: Bearer ours"]);
-    let keep = Credential::new(&Config { existing: Existing::Keep, ..bearer(&files) }).unwrap();
+    let keep = CredentialHeader::new(&Config { existing: Existing::Keep, ..bearer(&files) }).unwrap();
     assert_eq!(sent(&keep, &own), ["authorization: Bearer its-own"]);
     assert_eq!(sent(&keep, &[]), ["authorization: Bearer ours"]);
 }
 
 #[test]
 fn no_dump_shows_a_secret() {
-    let files = Files::new();
+    let files = PkiFiles::new();
     files.write("token", "hunter2");
     let config = bearer(&files);
-    let credential = Credential::new(&config).unwrap();
+    let credential = CredentialHeader::new(&config).unwrap();
     let mut headers = Fields::new();
     credential.apply(&mut headers).unwrap();
     assert!(headers.get(AUTHORIZATION).unwrap().is_sensitive(), "HPACK must never index it");
@@ -69,10 +69,10 @@ fn no_dump_shows_a_secret() {
 
 #[test]
 fn a_changed_file_is_followed_and_a_bad_one_keeps_the_last_good_secret() {
-    let files = Files::new();
+    let files = PkiFiles::new();
     files.write("token", "first");
-    let credential = Credential::new(&bearer(&files)).unwrap();
-    let watcher = Watcher::default();
+    let credential = CredentialHeader::new(&bearer(&files)).unwrap();
+    let watcher = FileWatcher::default();
     watcher.follow(&credential);
     let look = || {
         watcher.look();
@@ -98,12 +98,12 @@ fn a_changed_file_is_followed_and_a_bad_one_keeps_the_last_good_secret() {
 
 #[test]
 fn a_missing_file_is_an_error_at_the_start_unless_it_may_come_late() {
-    let files = Files::new();
-    let error = Credential::new(&bearer(&files)).unwrap_err();
+    let files = PkiFiles::new();
+    let error = CredentialHeader::new(&bearer(&files)).unwrap_err();
     assert_eq!(error.reason, Reason::NoCredential);
     assert!(error.to_string().contains(&files.arg("token")), "{error}");
-    let late = Credential::new(&Config { may_come_late: true, ..bearer(&files) }).unwrap();
-    let watcher = Watcher::default();
+    let late = CredentialHeader::new(&Config { may_come_late: true, ..bearer(&files) }).unwrap();
+    let watcher = FileWatcher::default();
     watcher.follow(&late);
     watcher.look();
     assert_eq!(watcher.status().failing, 1, "it is missed");
@@ -119,10 +119,10 @@ fn a_missing_file_is_an_error_at_the_start_unless_it_may_come_late() {
 
 #[test]
 fn no_error_quotes_the_file() {
-    let files = Files::new();
+    let files = PkiFiles::new();
     for bad in ["hunter2 hunter2", "Bearer hunter2", "hunter2\nhunter2"] {
         files.write("token", bad);
-        let error = format!("{0} {0:?}", Credential::new(&bearer(&files)).unwrap_err());
+        let error = format!("{0} {0:?}", CredentialHeader::new(&bearer(&files)).unwrap_err());
         assert!(!error.contains("hunter2"), "{error}");
     }
 }

@@ -7,12 +7,12 @@ use super::{
     client, identity,
     matrix::{H1, NAME, files},
     meet,
-    pki::{Ca, Files, When},
+    pki::{CertificateAuthority, PkiFiles, Validity},
     server,
 };
 use crate::{Acceptor, Connector};
 
-fn complaint(files: &Files, name: &str) -> String {
+fn complaint(files: &PkiFiles, name: &str) -> String {
     let error = Acceptor::new(&server(files, name), H1).map(drop).unwrap_err().to_string();
     error.replace(files.path("").to_str().unwrap(), "/certs/")
 }
@@ -66,13 +66,14 @@ fn trust_that_can_not_be_read_is_refused() {
 
 #[tokio::test]
 async fn keys_of_every_kind_are_read() {
-    let files = Files::new();
-    let ca = Ca::new("the CA");
+    let files = PkiFiles::new();
+    let ca = CertificateAuthority::new("the CA");
     files.write("ca.pem", &ca.pem);
     for (name, algorithm) in
         [("p256", &PKCS_ECDSA_P256_SHA256), ("ed25519", &PKCS_ED25519), ("rsa", &PKCS_RSA_SHA256)]
     {
-        files.put(name, &ca.issue_with(&[NAME], When::Now, 1, &KeyPair::generate_for(algorithm).unwrap()));
+        files
+            .put(name, &ca.issue_with(&[NAME], Validity::Now, 1, &KeyPair::generate_for(algorithm).unwrap()));
     }
     // The same keys in the older forms: SEC1 and PKCS#1.
     for (from, to, command) in [("p256", "sec1", "ec"), ("rsa", "pkcs1", "rsa")] {

@@ -5,7 +5,7 @@ use attache_telemetry::Reason;
 
 use super::{
     client, identity, meet,
-    pki::{Ca, Files, When},
+    pki::{CertificateAuthority, PkiFiles, Validity},
     server,
 };
 use crate::{Acceptor, Connector, Error};
@@ -16,18 +16,18 @@ pub(super) const NAME: &str = "orders.internal";
 pub(super) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 /// A server `orders` and its broken variants, a client `web` and its broken variants.
-pub(super) fn files() -> Files {
-    let files = Files::new();
-    let (ca, other) = (Ca::new("the CA"), Ca::new("another CA"));
+pub(super) fn files() -> PkiFiles {
+    let files = PkiFiles::new();
+    let (ca, other) = (CertificateAuthority::new("the CA"), CertificateAuthority::new("another CA"));
     files.write("ca.pem", &ca.pem);
     files.write("other-ca.pem", &other.pem);
     files.put("orders", &ca.issue(&[NAME, "127.0.0.1"]));
     files.put("untrusted", &other.issue(&[NAME]));
     files.put("elsewhere", &ca.issue(&["elsewhere.internal"]));
-    files.put("expired", &ca.issue_at(&[NAME, WEB], When::Past, 2));
-    files.put("future", &ca.issue_at(&[NAME, WEB], When::Future, 3));
-    files.put("web", &ca.issue_at(&[WEB, "web.shop"], When::Now, 4));
-    files.put("revoked", &ca.issue_at(&[WEB], When::Now, 5));
+    files.put("expired", &ca.issue_at(&[NAME, WEB], Validity::Past, 2));
+    files.put("future", &ca.issue_at(&[NAME, WEB], Validity::Future, 3));
+    files.put("web", &ca.issue_at(&[WEB, "web.shop"], Validity::Now, 4));
+    files.put("revoked", &ca.issue_at(&[WEB], Validity::Now, 5));
     files.put("stranger", &other.issue(&[WEB]));
     files.write("crl.pem", ca.revoke(5));
     files
@@ -122,7 +122,7 @@ async fn words(c: &TlsClient, s: &TlsServer) -> [String; 2] {
 #[tokio::test]
 async fn an_authority_of_the_right_name_and_another_key_is_told_from_an_unknown_one() {
     let files = files();
-    let namesake = Ca::new("the CA");
+    let namesake = CertificateAuthority::new("the CA");
     files.put("namesake", &namesake.issue(&[NAME, WEB]));
     let [said, _] = words(&client(&files), &server(&files, "namesake")).await;
     for part in ["in the name of \"CN=the CA\"", "another key", "`ca:` to the upstream's"] {
@@ -217,7 +217,7 @@ fn uri(pattern: &str) -> Vec<SanPattern> {
 async fn a_client_that_is_not_allowed_is_disconnected_or_told_so() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use crate::Admission;
+    use crate::ClientAdmission;
 
     let files = files();
     let mut server = server(&files, "orders");
@@ -240,7 +240,7 @@ async fn a_client_that_is_not_allowed_is_disconnected_or_told_so() {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (mut stream, admission) =
         tokio::join!(async { connector.connect(NAME, ours).await.unwrap() }, acceptor.admit(theirs));
-    let Admission::Denied { mut connection, error } = admission.unwrap() else { panic!("admitted") };
+    let ClientAdmission::Denied { mut connection, error } = admission.unwrap() else { panic!("admitted") };
     insta::assert_snapshot!(error, @r#"denied-identity: client "spiffe://cluster.local/ns/shop/sa/web" is refused by `tls.deny`: spiffe://cluster.local/ns/shop/sa/web"#);
     connection.stream.write_all(b"403").await.unwrap();
     connection.stream.shutdown().await.unwrap();
@@ -315,7 +315,7 @@ async fn an_end_without_close_notify_is_an_error_and_not_an_end() {
 #[tokio::test]
 async fn certificates_are_picked_by_server_name() {
     let files = files();
-    let ca = Ca::new("the CA");
+    let ca = CertificateAuthority::new("the CA");
     files.write("ca.pem", &ca.pem);
     files.put("first", &ca.issue(&["first.internal"]));
     files.put("exact", &ca.issue(&["a.shop.internal"]));

@@ -1,5 +1,8 @@
 //! Handshakes between attache's two sides, and with OpenSSL.
 
+#[allow(dead_code, unreachable_pub, reason = "each crate that includes the file uses a part of it")]
+#[path = "../../../../tests/authority.rs"]
+mod authority;
 mod credential;
 mod files;
 mod late;
@@ -12,22 +15,22 @@ mod spiffe;
 
 use attache_config::model::{Identity, TlsClient, TlsServer, Trust};
 use attache_telemetry::Reason;
-use pki::Files;
+use pki::PkiFiles;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::{Accepted, Acceptor, Connector, reason_of};
+use crate::{AcceptedConnection, Acceptor, Connector, reason_of};
 
 /// A client that trusts the CA in `ca.pem` of the folder.
-fn client(files: &Files) -> TlsClient {
+fn client(files: &PkiFiles) -> TlsClient {
     TlsClient { trust: Trust::Files(vec![files.path("ca.pem")]), ..TlsClient::default() }
 }
 
 /// A server that shows `NAME.pem` of the folder.
-fn server(files: &Files, name: &str) -> TlsServer {
+fn server(files: &PkiFiles, name: &str) -> TlsServer {
     TlsServer { identities: vec![identity(files, name)], ..TlsServer::default() }
 }
 
-fn identity(files: &Files, name: &str) -> Identity {
+fn identity(files: &PkiFiles, name: &str) -> Identity {
     Identity {
         certificate: files.path(&format!("{name}.pem")),
         key: files.path(&format!("{name}.key")),
@@ -52,7 +55,7 @@ where
 }
 
 /// Answers one request, and closes cleanly.
-async fn answer<T>(acceptor: &Acceptor, io: T) -> Result<Accepted<T>, Reason>
+async fn answer<T>(acceptor: &Acceptor, io: T) -> Result<AcceptedConnection<T>, Reason>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -69,7 +72,7 @@ async fn meet(
     connector: &Connector,
     name: &str,
     acceptor: &Acceptor,
-) -> (Result<Vec<u8>, Option<Reason>>, Result<Accepted<tokio::io::DuplexStream>, Reason>) {
+) -> (Result<Vec<u8>, Option<Reason>>, Result<AcceptedConnection<tokio::io::DuplexStream>, Reason>) {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     tokio::join!(ask(connector, name, ours), answer(acceptor, theirs))
 }

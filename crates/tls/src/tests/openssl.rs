@@ -16,19 +16,19 @@ use tokio::{
 use super::{
     answer, ask, client, identity,
     matrix::{H1, H2, NAME, WEB, files},
-    pki::Files,
+    pki::PkiFiles,
     server,
 };
 use crate::{Acceptor, Connector};
 
 /// `openssl s_server` that answers HTTP, ended with the value.
-struct Server {
+struct OpensslServer {
     process: Child,
     address: SocketAddr,
 }
 
-impl Server {
-    fn start(files: &Files, certificate: &str, more: &str) -> Self {
+impl OpensslServer {
+    fn start(files: &PkiFiles, certificate: &str, more: &str) -> Self {
         let mut process = Command::new("openssl")
             .args(["s_server", "-accept", "127.0.0.1:0", "-www"])
             .args(["-cert", &files.arg(&format!("{certificate}.pem"))])
@@ -52,7 +52,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for OpensslServer {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -65,7 +65,7 @@ const OLD: &str = "-cipher ALL:@SECLEVEL=0";
 async fn openssl_serves_us() {
     let files = files();
     for versions in ["-tls1_2", "-tls1_3", ""] {
-        let peer = Server::start(&files, "orders", versions);
+        let peer = OpensslServer::start(&files, "orders", versions);
         let page = peer.ask(&client(&files), H1).await.unwrap();
         assert!(page.starts_with(b"HTTP/1.0 200"), "{versions}");
     }
@@ -77,7 +77,7 @@ async fn sessions_of_an_openssl_server_are_resumed_in_both_versions() {
 
     let files = files();
     for version in ["-tls1_2", "-tls1_3"] {
-        let peer = Server::start(&files, "orders", version);
+        let peer = OpensslServer::start(&files, "orders", version);
         let connector = Connector::new(&client(&files), H1).unwrap();
         for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
             let mut stream =
@@ -102,10 +102,10 @@ async fn what_is_wrong_with_an_openssl_server_is_told_apart() {
         ("orders", "-alpn http/1.1", H2, Reason::TlsAlpn),
         ("orders", "", H2, Reason::TlsAlpn),
     ] {
-        let peer = Server::start(&files, certificate, more);
+        let peer = OpensslServer::start(&files, certificate, more);
         assert_eq!(peer.ask(&client(&files), alpn).await, Err(Some(reason)), "{certificate} {more}");
     }
-    let peer = Server::start(&files, "orders", "-tls1_2");
+    let peer = OpensslServer::start(&files, "orders", "-tls1_2");
     let mut strict = client(&files);
     strict.min_version = TlsVersion::V13;
     assert_eq!(peer.ask(&strict, H1).await, Err(Some(Reason::TlsVersion)));
@@ -116,7 +116,7 @@ async fn an_openssl_server_that_refuses_our_client_certificate_is_understood_in_
     let files = files();
     for version in ["-tls1_2", "-tls1_3"] {
         let demand = format!("{version} -Verify 1 -verify_return_error -CAfile CERTSca.pem");
-        let peer = Server::start(&files, "orders", &demand);
+        let peer = OpensslServer::start(&files, "orders", &demand);
         for own in [None, Some("stranger"), Some("expired")] {
             let mut client = client(&files);
             client.identity = own.map(|own| identity(&files, own));
@@ -130,7 +130,7 @@ async fn an_openssl_server_that_refuses_our_client_certificate_is_understood_in_
 }
 
 /// Runs `openssl s_client` against attache's acceptor. Returns the acceptor's result, and the program's output.
-async fn visit(files: &Files, settings: &TlsServer, more: &str) -> (Result<Vec<String>, Reason>, String) {
+async fn visit(files: &PkiFiles, settings: &TlsServer, more: &str) -> (Result<Vec<String>, Reason>, String) {
     let acceptor = Acceptor::new(settings, H1).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

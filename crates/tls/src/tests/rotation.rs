@@ -8,15 +8,15 @@ use super::{
     client, identity,
     matrix::{H1, NAME, files},
     meet,
-    pki::{Ca, Files, When},
+    pki::{CertificateAuthority, PkiFiles, Validity},
     server,
 };
-use crate::{Acceptor, Connector, WatchStatus, Watcher};
+use crate::{Acceptor, Connector, FileWatcher, WatchStatus};
 
 /// A server `orders` with serial 1, and its CA.
-fn setup() -> (Files, Ca) {
-    let files = Files::new();
-    let ca = Ca::new("the CA");
+fn setup() -> (PkiFiles, CertificateAuthority) {
+    let files = PkiFiles::new();
+    let ca = CertificateAuthority::new("the CA");
     files.write("ca.pem", &ca.pem);
     files.put("orders", &ca.issue(&[NAME]));
     (files, ca)
@@ -36,7 +36,7 @@ fn serial(der: &[u8]) -> u64 {
     cert.raw_serial().iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn settle(watcher: &Watcher) {
+fn settle(watcher: &FileWatcher) {
     watcher.look();
     watcher.look();
 }
@@ -46,11 +46,11 @@ async fn a_renamed_pair_is_used_by_the_next_connection() {
     let (files, ca) = setup();
     let connector = Connector::new(&client(&files), H1).unwrap();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&acceptor);
     settle(&watcher);
     assert_eq!(watcher.status(), WatchStatus::default(), "nothing changed");
-    files.put("new", &ca.issue_at(&[NAME], When::Now, 2));
+    files.put("new", &ca.issue_at(&[NAME], Validity::Now, 2));
     for kind in ["pem", "key"] {
         std::fs::rename(files.path(&format!("new.{kind}")), files.path(&format!("orders.{kind}"))).unwrap();
     }
@@ -64,9 +64,9 @@ async fn a_half_written_pair_leaves_the_old_one_serving_until_it_is_whole() {
     let (files, ca) = setup();
     let connector = Connector::new(&client(&files), H1).unwrap();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&acceptor);
-    let new = ca.issue_at(&[NAME], When::Now, 2);
+    let new = ca.issue_at(&[NAME], Validity::Now, 2);
     // Key first, then half of the certificate, then all of it: each state stays for a while.
     files.write("orders.key", &new.key);
     settle(&watcher);
@@ -91,9 +91,9 @@ async fn a_half_written_pair_leaves_the_old_one_serving_until_it_is_whole() {
 async fn a_change_is_not_used_before_it_has_settled() {
     let (files, ca) = setup();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&acceptor);
-    let new = ca.issue_at(&[NAME], When::Now, 2);
+    let new = ca.issue_at(&[NAME], Validity::Now, 2);
     files.write("orders.key", &new.key);
     watcher.look();
     files.write("orders.pem", &new.certificate);
@@ -107,13 +107,13 @@ async fn files_that_vanish_leave_the_last_good_ones_serving() {
     let (files, ca) = setup();
     let connector = Connector::new(&client(&files), H1).unwrap();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&acceptor);
     std::fs::remove_file(files.path("orders.key")).unwrap();
     settle(&watcher);
     assert_eq!(shown(&connector, &acceptor).await, 1);
     assert_eq!(watcher.status().failing, 1);
-    files.put("orders", &ca.issue_at(&[NAME], When::Now, 2));
+    files.put("orders", &ca.issue_at(&[NAME], Validity::Now, 2));
     settle(&watcher);
     assert_eq!(shown(&connector, &acceptor).await, 2);
     assert_eq!(watcher.status().failing, 0);
@@ -124,9 +124,9 @@ async fn an_expired_replacement_is_refused() {
     let (files, ca) = setup();
     let connector = Connector::new(&client(&files), H1).unwrap();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&acceptor);
-    for when in [When::Past, When::Future] {
+    for when in [Validity::Past, Validity::Future] {
         files.put("orders", &ca.issue_at(&[NAME], when, 2));
         settle(&watcher);
         assert_eq!(shown(&connector, &acceptor).await, 1);
@@ -141,7 +141,7 @@ async fn a_kubernetes_secret_volume_is_followed() {
     let publish = |version: u64| {
         let folder = format!("..{version}");
         std::fs::create_dir(files.path(&folder)).unwrap();
-        let pair = ca.issue_at(&[NAME], When::Now, version);
+        let pair = ca.issue_at(&[NAME], Validity::Now, version);
         files.write(&format!("{folder}/tls.crt"), &pair.certificate);
         files.write(&format!("{folder}/tls.key"), &pair.key);
         symlink(&folder, files.path("..data_tmp")).unwrap();
@@ -159,7 +159,7 @@ async fn a_kubernetes_secret_volume_is_followed() {
         vec![Identity { certificate: files.path("tls.crt"), key: files.path("tls.key"), ocsp: None }];
     let connector = Connector::new(&client(&files), H1).unwrap();
     let acceptor = Acceptor::new(&server, H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&acceptor);
     for version in 3..6 {
         publish(version);
@@ -178,14 +178,14 @@ async fn trust_and_client_certificates_are_followed_too() {
     client.identity = Some(identity(&files, "web"));
     let connector = Connector::new(&client, H1).unwrap();
     let acceptor = Acceptor::new(&server, H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&connector);
     watcher.follow(&acceptor);
     assert!(meet(&connector, NAME, &acceptor).await.1.is_ok());
 
     // A new authority replaces the old one: first both are trusted, then the certificates change, then only the new one
     // is trusted.
-    let new = Ca::new("a new CA");
+    let new = CertificateAuthority::new("a new CA");
     let both = [std::fs::read_to_string(files.path("ca.pem")).unwrap(), new.pem.clone()].concat();
     files.write("ca.pem", both);
     settle(&watcher);
@@ -214,14 +214,14 @@ async fn fifty_rotations_under_handshakes_fail_none() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     let (files, ca) = setup();
-    files.put("web", &ca.issue_at(&["spiffe://d/web"], When::Now, 1));
+    files.put("web", &ca.issue_at(&["spiffe://d/web"], Validity::Now, 1));
     let mut server = server(&files, "orders");
     server.client_trust = Some(Trust::Files(vec![files.path("ca.pem")]));
     let mut client = client(&files);
     client.identity = Some(identity(&files, "web"));
     let connector = Connector::new(&client, H1).unwrap();
     let acceptor = Acceptor::new(&server, H1).unwrap();
-    let watcher = Watcher::new(Duration::from_millis(1));
+    let watcher = FileWatcher::new(Duration::from_millis(1));
     watcher.follow(&connector);
     watcher.follow(&acceptor);
     let done = AtomicBool::new(false);
@@ -245,7 +245,7 @@ async fn fifty_rotations_under_handshakes_fail_none() {
             .collect();
         for turn in 0..50_u64 {
             for (name, san) in [("orders", NAME), ("web", "spiffe://d/web")] {
-                let pair = ca.issue_at(&[san], When::Now, turn + 2);
+                let pair = ca.issue_at(&[san], Validity::Now, turn + 2);
                 // Files are written in place, the key first, with checks in between: the worst case.
                 files.write(&format!("{name}.key"), &pair.key);
                 watcher.look();
@@ -266,10 +266,10 @@ async fn the_watchers_task_finds_a_change_by_itself() {
     let (files, ca) = setup();
     let connector = Connector::new(&client(&files), H1).unwrap();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
-    let watcher = Watcher::new(Duration::from_secs(1));
+    let watcher = FileWatcher::new(Duration::from_secs(1));
     watcher.follow(&acceptor);
     let task = tokio::spawn(watcher.clone().run(tokio::time::sleep));
-    files.put("orders", &ca.issue_at(&[NAME], When::Now, 2));
+    files.put("orders", &ca.issue_at(&[NAME], Validity::Now, 2));
     while watcher.status().reloads == 0 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -280,7 +280,7 @@ async fn the_watchers_task_finds_a_change_by_itself() {
 #[test]
 fn certificates_in_use_are_listed_once_and_dropped_ones_are_not() {
     let (files, _) = setup();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     let acceptors: Vec<_> = (0..2).map(|_| Acceptor::new(&server(&files, "orders"), H1).unwrap()).collect();
     for acceptor in &acceptors {
         watcher.follow(acceptor);

@@ -9,10 +9,10 @@ use super::{
     REQUEST, answer, client, identity,
     matrix::{H1, NAME, files},
     meet,
-    pki::{Ca, When},
+    pki::{CertificateAuthority, Validity},
     server,
 };
-use crate::{Acceptor, Connector, Watcher};
+use crate::{Acceptor, Connector, FileWatcher};
 
 /// The kind of the client's handshake.
 async fn kind(connector: &Connector, acceptor: &Acceptor) -> HandshakeKind {
@@ -28,7 +28,7 @@ async fn kind(connector: &Connector, acceptor: &Acceptor) -> HandshakeKind {
     kind
 }
 
-fn mutual(files: &super::Files) -> (TlsClient, TlsServer) {
+fn mutual(files: &super::PkiFiles) -> (TlsClient, TlsServer) {
     let mut server = server(files, "orders");
     server.client_trust = Some(Trust::Files(vec![files.path("ca.pem")]));
     let mut client = client(files);
@@ -56,12 +56,12 @@ async fn a_second_connection_resumes_the_session_on_any_clone_of_either_side() {
 #[tokio::test]
 async fn a_session_outlives_its_servers_certificate_by_at_most_one_connection() {
     let files = files();
-    let ca = Ca::new("the CA");
+    let ca = CertificateAuthority::new("the CA");
     files.write("ca.pem", &ca.pem);
-    files.put("orders", &ca.issue_at(&[NAME], When::Seconds(3600), 1));
+    files.put("orders", &ca.issue_at(&[NAME], Validity::Seconds(3600), 1));
     let mut connector = Connector::new(&client(&files), H1).unwrap();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&acceptor);
     assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Full);
     assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Resumed);
@@ -81,7 +81,7 @@ async fn a_session_is_not_resumed_under_a_new_identity_or_new_roots() {
     let (client, server) = mutual(&files);
     let acceptor = Acceptor::new(&server, H1).unwrap();
     let connector = Connector::new(&client, H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&connector);
     kind(&connector, &acceptor).await;
     for kind in ["pem", "key"] {
@@ -99,7 +99,7 @@ async fn a_resumed_client_is_verified_with_the_present_trust() {
     let (client, server) = mutual(&files);
     let acceptor = Acceptor::new(&server, H1).unwrap();
     let connector = Connector::new(&client, H1).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&acceptor);
     assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Full);
     assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Resumed);

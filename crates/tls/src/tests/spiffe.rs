@@ -20,10 +20,10 @@ use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
 use super::{
     matrix::{H1, WEB},
     meet,
-    pki::{Ca, Files, Pair},
+    pki::{CertificateAuthority, CertificatePair, PkiFiles},
     server,
 };
-use crate::{Acceptor, Connector, Watcher, Workload};
+use crate::{Acceptor, Connector, FileWatcher, Workload};
 
 fn field(number: u8, value: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
@@ -38,7 +38,7 @@ fn field(number: u8, value: &[u8]) -> Vec<u8> {
 }
 
 /// An `X509SVIDResponse` with one SVID.
-fn response(id: &str, pair: &Pair, bundle: &[&Ca]) -> Vec<u8> {
+fn response(id: &str, pair: &CertificatePair, bundle: &[&CertificateAuthority]) -> Vec<u8> {
     let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
     let bundle: Vec<u8> = bundle.iter().flat_map(|ca| der(&ca.pem)).collect();
@@ -53,14 +53,14 @@ fn response(id: &str, pair: &Pair, bundle: &[&Ca]) -> Vec<u8> {
 }
 
 /// What the agent sends next.
-enum Say {
+enum AgentStep {
     Message(Vec<u8>),
     Status(&'static str),
 }
 
-struct Stream(mpsc::UnboundedReceiver<Say>);
+struct ResponseChannel(mpsc::UnboundedReceiver<AgentStep>);
 
-impl http_body::Body for Stream {
+impl http_body::Body for ResponseChannel {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -70,11 +70,11 @@ impl http_body::Body for Stream {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(ready!(self.0.poll_recv(context)).map(|say| {
             Ok(match say {
-                Say::Message(message) => {
+                AgentStep::Message(message) => {
                     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
                     Frame::data([&[0], &length[..], &message].concat().into())
                 }
-                Say::Status(code) => {
+                AgentStep::Status(code) => {
                     let mut trailers = HeaderMap::new();
                     trailers.insert("grpc-status", HeaderValue::from_static(code));
                     Frame::trailers(trailers)
@@ -86,12 +86,12 @@ impl http_body::Body for Stream {
 
 /// Serves the socket. For every call a test gets the channel for its answers.
 struct Agent {
-    calls: mpsc::UnboundedReceiver<mpsc::UnboundedSender<Say>>,
+    calls: mpsc::UnboundedReceiver<mpsc::UnboundedSender<AgentStep>>,
     task: JoinHandle<()>,
 }
 
 impl Agent {
-    fn start(files: &Files) -> Self {
+    fn start(files: &PkiFiles) -> Self {
         let _ = std::fs::remove_file(files.path("agent.sock"));
         let listener = UnixListener::bind(files.path("agent.sock")).unwrap();
         let (called, calls) = mpsc::unbounded_channel();
@@ -107,7 +107,7 @@ impl Agent {
                         assert_eq!(request.headers()["content-type"], "application/grpc");
                         let (say, said) = mpsc::unbounded_channel();
                         called.send(say).unwrap();
-                        async { Ok::<_, Infallible>(Response::new(Stream(said))) }
+                        async { Ok::<_, Infallible>(Response::new(ResponseChannel(said))) }
                     });
                     let _ = http2::Builder::new(TokioExecutor::new())
                         .serve_connection(TokioIo::new(socket), service)
@@ -119,9 +119,9 @@ impl Agent {
     }
 
     /// Answers the next call with this message. The stream stays open until the returned sender is dropped.
-    async fn answer(&mut self, message: Vec<u8>) -> mpsc::UnboundedSender<Say> {
+    async fn answer(&mut self, message: Vec<u8>) -> mpsc::UnboundedSender<AgentStep> {
         let call = self.calls.recv().await.unwrap();
-        call.send(Say::Message(message)).unwrap();
+        call.send(AgentStep::Message(message)).unwrap();
         call
     }
 }
@@ -132,12 +132,12 @@ impl Drop for Agent {
     }
 }
 
-fn workload(files: &Files) -> Workload {
+fn workload(files: &PkiFiles) -> Workload {
     Workload::new(&format!("unix://{}", files.arg("agent.sock"))).unwrap()
 }
 
 /// Both sides show their SVID and trust their trust domain.
-fn settings(files: &Files, peer: &str) -> (TlsClient, TlsServer) {
+fn settings(files: &PkiFiles, peer: &str) -> (TlsClient, TlsServer) {
     let mut client = super::client(files);
     client.trust = Trust::Spiffe;
     client.spiffe = true;
@@ -165,8 +165,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn svids_and_bundles_are_streamed_and_outlive_their_agent() {
-    let files = Files::new();
-    let ca = Ca::new("the CA");
+    let files = PkiFiles::new();
+    let ca = CertificateAuthority::new("the CA");
     let mut agent = Agent::start(&files);
     let workload = workload(&files);
     first(&mut agent, &workload, response(WEB, &ca.issue(&[WEB]), &[&ca])).await;
@@ -174,7 +174,7 @@ async fn svids_and_bundles_are_streamed_and_outlive_their_agent() {
     let (client, server) = settings(&files, "spiffe://cluster.local/ns/shop/**");
     let connector = Connector::with_workload(&client, H1, Some(&workload)).unwrap();
     let acceptor = Acceptor::with_workload(&server, H1, Some(&workload)).unwrap();
-    let watcher = Watcher::default();
+    let watcher = FileWatcher::default();
     watcher.follow(&connector);
     watcher.follow(&acceptor);
     let identity = async || {
@@ -186,7 +186,7 @@ async fn svids_and_bundles_are_streamed_and_outlive_their_agent() {
 
     let following = tokio::spawn(workload.clone().run());
     let seen = workload.digest();
-    let new_ca = Ca::new("a new CA");
+    let new_ca = CertificateAuthority::new("a new CA");
     let call = agent.answer(response(NEXT, &new_ca.issue(&[NEXT]), &[&new_ca, &ca])).await;
     tokio::time::timeout(LIMIT, until(|| workload.digest() != seen)).await.unwrap();
     watcher.look();
@@ -195,7 +195,7 @@ async fn svids_and_bundles_are_streamed_and_outlive_their_agent() {
 
     // A message that does not fit together ends the call, and changes nothing.
     let seen = workload.digest();
-    call.send(Say::Message(response(WEB, &new_ca.issue(&[NEXT]), &[&new_ca]))).unwrap();
+    call.send(AgentStep::Message(response(WEB, &new_ca.issue(&[NEXT]), &[&new_ca]))).unwrap();
     tokio::time::timeout(LIMIT, call.closed()).await.unwrap();
     assert_eq!(workload.digest(), seen);
 
@@ -219,8 +219,8 @@ const NEXT: &str = "spiffe://cluster.local/ns/shop/sa/next";
 
 #[tokio::test]
 async fn another_trust_domain_is_not_trusted_although_its_authority_is_the_same() {
-    let files = Files::new();
-    let ca = Ca::new("an authority of two domains");
+    let files = PkiFiles::new();
+    let ca = CertificateAuthority::new("an authority of two domains");
     let mut agent = Agent::start(&files);
     let (ours, theirs) = (workload(&files), workload(&files));
     let other = "spiffe://other.domain/ns/shop/sa/web";
@@ -243,8 +243,8 @@ async fn another_trust_domain_is_not_trusted_although_its_authority_is_the_same(
 
 #[tokio::test]
 async fn a_peer_is_verified_by_its_uri_if_the_config_says_so() {
-    let files = Files::new();
-    let ca = Ca::new("the CA");
+    let files = PkiFiles::new();
+    let ca = CertificateAuthority::new("the CA");
     files.write("ca.pem", &ca.pem);
     files.put("web", &ca.issue(&[WEB]));
     let acceptor = Acceptor::new(&server(&files, "web"), H1).unwrap();
@@ -260,7 +260,7 @@ async fn a_peer_is_verified_by_its_uri_if_the_config_says_so() {
         assert_eq!(answer.err().flatten(), reason, "{pattern}");
     }
     // The chain is still verified.
-    files.write("ca.pem", &Ca::new("another CA").pem);
+    files.write("ca.pem", &CertificateAuthority::new("another CA").pem);
     client.peers = vec![SanPattern::Uri(WEB.into())];
     let (answer, _) = meet(&Connector::new(&client, H1).unwrap(), "any.name", &acceptor).await;
     assert_eq!(answer, Err(Some(Reason::TlsUntrusted)));
@@ -268,12 +268,12 @@ async fn a_peer_is_verified_by_its_uri_if_the_config_says_so() {
 
 #[tokio::test]
 async fn the_message_of_an_agent_that_refuses_the_workload_is_shown() {
-    let files = Files::new();
+    let files = PkiFiles::new();
     let mut agent = Agent::start(&files);
     let workload = workload(&files);
     let refusing = async {
         while let Some(call) = agent.calls.recv().await {
-            call.send(Say::Status("7")).unwrap();
+            call.send(AgentStep::Status("7")).unwrap();
         }
     };
     let error = tokio::select! {
@@ -285,7 +285,7 @@ async fn the_message_of_an_agent_that_refuses_the_workload_is_shown() {
 
 #[test]
 fn settings_that_need_a_missing_workload_api_fail_with_advice() {
-    let files = Files::new();
+    let files = PkiFiles::new();
     let (client, server) = settings(&files, WEB);
     for error in [
         Connector::new(&client, H1).map(drop).unwrap_err().to_string(),

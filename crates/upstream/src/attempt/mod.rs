@@ -8,7 +8,7 @@
 //! | ejection ([`outlier`](crate::outlier)) | success or failure | the end |
 //! | the endpoint's breaker, the upstream's breaker | success or failure | the end; a probe's success at the answer's head |
 //! | the balancer (EWMA, failures as load) | latency; success or failure | the answer's head; the end |
-//! | adaptive concurrency ([`Load`]) | whether its latency is a sample | the answer's head, or the end if no head came |
+//! | adaptive concurrency ([`LatencyMeter`]) | whether its latency is a sample | the answer's head, or the end if no head came |
 //! | the span, the exchange's record | endpoint, status, reason | as it happens |
 //! | the counts of running requests | one less | when the attempt, or the tunnel that it became, is dropped |
 //!
@@ -33,11 +33,11 @@ use attache_wire::Fields;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-pub use self::outcome::{Failure, Outcome};
+pub use self::outcome::{EndpointFailure, Outcome};
 use crate::{
-    CallContext, Endpoint, Error, Shared,
-    balance::policy::Policy,
-    circuit::Admitted,
+    CallContext, Endpoint, Error, SharedUpstream,
+    balance::policy::BalancePolicy,
+    circuit::AdmittedCall,
     limit::{Charge, RequestPermit},
     outlier::{self, circuits, rates},
     overdue::Overdue,
@@ -48,13 +48,13 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct OutcomeReceivers {
     /// The upstream's breaker let it through.
-    pub circuit: Option<Admitted>,
+    pub circuit: Option<AdmittedCall>,
     /// The measurement of the upstream's latency.
-    pub load: Option<Rc<dyn Load>>,
+    pub load: Option<Rc<dyn LatencyMeter>>,
 }
 
 /// Measures how long an upstream takes.
-pub trait Load: fmt::Debug {
+pub trait LatencyMeter: fmt::Debug {
     /// The head of the answer came, or none will come.
     fn answered(&self, outcome: Outcome);
 }
@@ -68,18 +68,18 @@ pub struct Attempt {
     span: Option<Rc<AttemptTrace>>,
     judges: OutcomeReceivers,
     /// The endpoint's breaker let it through.
-    admitted: Option<Admitted>,
+    admitted: Option<AdmittedCall>,
     /// When it began. Only where latency is wanted: reading the clock is not free.
     started: Option<Instant>,
     /// The instant after which a missing answer is the endpoint's failure.
     deadline: Option<Overdue>,
-    stage: Stage,
-    measured: Option<Measured>,
+    stage: AttemptStage,
+    measured: Option<AttemptMeasurement>,
 }
 
 /// The data of the attempt for `http.client.request.duration`, if that metric is used.
 #[derive(Debug)]
-struct Measured {
+struct AttemptMeasurement {
     began: Instant,
     /// The version of HTTP, once it is known.
     version: &'static str,
@@ -89,7 +89,7 @@ struct Measured {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum AttemptStage {
     /// No answer yet.
     Asked,
     /// The head of a good answer came.
@@ -115,7 +115,7 @@ impl Attempt {
     pub(crate) fn admitted(
         permit: RequestPermit,
         endpoint: Arc<Endpoint>,
-        admitted: Option<Admitted>,
+        admitted: Option<AdmittedCall>,
         context: &CallContext,
         judges: OutcomeReceivers,
     ) -> Self {
@@ -132,8 +132,8 @@ impl Attempt {
             admitted,
             started,
             deadline: context.overdue.clone(),
-            stage: Stage::Asked,
-            measured: metrics().semantic().then(|| Measured {
+            stage: AttemptStage::Asked,
+            measured: metrics().semantic().then(|| AttemptMeasurement {
                 began: Instant::now(),
                 version: "",
                 status: 0,
@@ -164,7 +164,8 @@ impl Attempt {
         if self.charge.as_ref().is_none_or(|charge| Arc::ptr_eq(charge.endpoint(), endpoint)) {
             return;
         }
-        let outcome = why.map_or(Outcome::Inconclusive, |reason| Outcome::Failed(Failure::NoAnswer(reason)));
+        let outcome =
+            why.map_or(Outcome::Inconclusive, |reason| Outcome::Failed(EndpointFailure::NoAnswer(reason)));
         self.tell_endpoint(outcome);
         let Some(charge) = &mut self.charge else { return };
         charge.moved_to(endpoint);
@@ -216,7 +217,7 @@ impl Attempt {
 
     /// It has become a tunnel. From now on the tunnel holds the attempt's part of the counts.
     pub(crate) fn opened(mut self) -> Option<Charge> {
-        if self.stage == Stage::Asked {
+        if self.stage == AttemptStage::Asked {
             if let Some(span) = &self.span {
                 span.responded(&self.exchange, 0);
             }
@@ -240,7 +241,7 @@ impl Attempt {
     /// Records its duration, which ends with the answer's body. A tunnel is no longer a request.
     fn tell_duration(&mut self) {
         if let (Some(measured), Some(charge)) = (self.measured.take(), &self.charge) {
-            let Measured { began, version, status, failed } = measured;
+            let AttemptMeasurement { began, version, status, failed } = measured;
             let upstream = &charge.shared().config.name;
             metrics().client_request(upstream, &self.exchange, version, status, failed, began.elapsed());
         }
@@ -248,10 +249,10 @@ impl Attempt {
 
     /// The head of a good response has arrived.
     fn good(&mut self) {
-        if self.stage != Stage::Asked {
+        if self.stage != AttemptStage::Asked {
             return;
         }
-        self.stage = Stage::Answered;
+        self.stage = AttemptStage::Answered;
         if let Some(load) = self.judges.load.take() {
             load.answered(Outcome::Success);
         }
@@ -270,7 +271,7 @@ impl Attempt {
 
     /// Informs all observers, once.
     fn conclude(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.stage, Stage::Ended) == Stage::Ended {
+        if std::mem::replace(&mut self.stage, AttemptStage::Ended) == AttemptStage::Ended {
             return;
         }
         if let Some(load) = self.judges.load.take() {
@@ -306,16 +307,16 @@ impl Attempt {
 }
 
 /// Counts an attempt as started at this endpoint; returns the instant, if it is needed.
-fn began(shared: &Shared, endpoint: &Endpoint) -> Option<Instant> {
+fn began(shared: &SharedUpstream, endpoint: &Endpoint) -> Option<Instant> {
     rates::begun(shared, endpoint);
     policy(shared).latency.map(|_| Instant::now())
 }
 
-fn policy(shared: &Shared) -> Policy {
-    Policy::of(&shared.config.balance.algorithm)
+fn policy(shared: &SharedUpstream) -> BalancePolicy {
+    BalancePolicy::of(&shared.config.balance.algorithm)
 }
 
-fn tell_latency(shared: &Shared, endpoint: &Endpoint, started: Instant, success: bool) {
+fn tell_latency(shared: &SharedUpstream, endpoint: &Endpoint, started: Instant, success: bool) {
     let now = Instant::now();
     if let Some(latency) = policy(shared).latency {
         latency(endpoint, now.saturating_duration_since(started), success, now);
@@ -325,10 +326,10 @@ fn tell_latency(shared: &Shared, endpoint: &Endpoint, started: Instant, success:
 impl Drop for Attempt {
     fn drop(&mut self) {
         let outcome = match (self.stage, &self.deadline) {
-            (Stage::Ended, _) => return self.tell_duration(),
-            (Stage::Answered, _) => Outcome::Success,
-            (Stage::Asked, Some(late)) if late.is_over() => Outcome::Overdue(late.reason),
-            (Stage::Asked, _) => Outcome::CallerGaveUp,
+            (AttemptStage::Ended, _) => return self.tell_duration(),
+            (AttemptStage::Answered, _) => Outcome::Success,
+            (AttemptStage::Asked, Some(late)) if late.is_over() => Outcome::Overdue(late.reason),
+            (AttemptStage::Asked, _) => Outcome::CallerGaveUp,
         };
         if let Outcome::Overdue(reason) = outcome {
             self.note_failure(reason);

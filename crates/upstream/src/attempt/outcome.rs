@@ -3,7 +3,7 @@
 use std::fmt;
 
 use attache_telemetry::{Class, Reason, grpc_as_http, grpc_code};
-use attache_wire::{Fields, Value, header::GRPC_STATUS};
+use attache_wire::{Fields, ValueRef, header::GRPC_STATUS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{Error, SentPart};
@@ -14,7 +14,7 @@ pub enum Outcome {
     /// The endpoint answered, and nothing shows a failure.
     Success,
     /// The endpoint failed.
-    Failed(Failure),
+    Failed(EndpointFailure),
     /// No answer came in the time that the config gives to the route (`request-timeout`) or to one attempt
     /// (`per-try-timeout`).
     Overdue(Reason),
@@ -26,7 +26,7 @@ pub enum Outcome {
 
 /// How an endpoint failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum EndpointFailure {
     /// It answered with a failure: this status, or the status that corresponds to a grpc-status.
     Answer(StatusCode),
     /// attache got no answer from it, or not all of it: no connection, reset, cut, not HTTP.
@@ -46,8 +46,8 @@ impl Outcome {
     /// The word for a failure; `None` for everything else.
     pub const fn reason(self) -> Option<Reason> {
         match self {
-            Self::Failed(Failure::Answer(_)) => Some(Reason::UpstreamError),
-            Self::Failed(Failure::NoAnswer(reason)) | Self::Overdue(reason) => Some(reason),
+            Self::Failed(EndpointFailure::Answer(_)) => Some(Reason::UpstreamError),
+            Self::Failed(EndpointFailure::NoAnswer(reason)) | Self::Overdue(reason) => Some(reason),
             Self::Success | Self::CallerGaveUp | Self::Inconclusive => None,
         }
     }
@@ -57,9 +57,9 @@ impl Outcome {
     pub fn of_response(status: StatusCode, headers: &Fields) -> Self {
         // RFC 9110 section 15: a status of 600 or more is a 5xx to its recipient.
         if status.as_u16() >= 500 {
-            return Self::Failed(Failure::Answer(status));
+            return Self::Failed(EndpointFailure::Answer(status));
         }
-        Self::of_grpc(headers.get(GRPC_STATUS).map(Value::as_bytes))
+        Self::of_grpc(headers.get(GRPC_STATUS).map(ValueRef::as_bytes))
     }
 
     /// The outcome by a response's trailers: a failing `grpc-status` counts as the corresponding HTTP status
@@ -71,7 +71,7 @@ impl Outcome {
     fn of_grpc(status: Option<&[u8]>) -> Self {
         let status = status.and_then(grpc_code).map_or(200, grpc_as_http);
         match StatusCode::from_u16(status) {
-            Ok(status) if status.is_server_error() => Self::Failed(Failure::Answer(status)),
+            Ok(status) if status.is_server_error() => Self::Failed(EndpointFailure::Answer(status)),
             _ => Self::Success,
         }
     }
@@ -84,13 +84,13 @@ impl Outcome {
             Reason::UpstreamReset => error.sent != SentPart::Refused && (!error.reused || error.is_silence()),
             reason => reason.is(Class::EndpointFailed) || reason.is(Class::NoConnection),
         };
-        if failed { Self::Failed(Failure::NoAnswer(error.reason)) } else { Self::Inconclusive }
+        if failed { Self::Failed(EndpointFailure::NoAnswer(error.reason)) } else { Self::Inconclusive }
     }
 
     /// The outcome of a body that was cut. If the client's own body or attache caused it, the endpoint didn't fail.
     pub(crate) fn of_cut(reason: Reason) -> Self {
         if reason.is(Class::EndpointFailed) {
-            Self::Failed(Failure::NoAnswer(reason))
+            Self::Failed(EndpointFailure::NoAnswer(reason))
         } else {
             Self::Inconclusive
         }
@@ -101,8 +101,8 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Success => f.write_str("success"),
-            Self::Failed(Failure::Answer(status)) => write!(f, "{}", status.as_u16()),
-            Self::Failed(Failure::NoAnswer(reason)) | Self::Overdue(reason) => reason.fmt(f),
+            Self::Failed(EndpointFailure::Answer(status)) => write!(f, "{}", status.as_u16()),
+            Self::Failed(EndpointFailure::NoAnswer(reason)) | Self::Overdue(reason) => reason.fmt(f),
             Self::CallerGaveUp => f.write_str("the caller gave up"),
             Self::Inconclusive => f.write_str("inconclusive"),
         }

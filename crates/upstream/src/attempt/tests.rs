@@ -5,13 +5,13 @@ use attache_config::model::{Balance, CircuitBreaker, FailureBreaker, Upstream};
 use super::*;
 use crate::{
     SentPart,
-    circuit::{Circuit, Phase},
+    circuit::{BreakerState, Circuit},
     test_support::{attempt, context, shared, spec, upstream},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn three() -> (Arc<Shared>, Arc<Endpoint>) {
+fn three() -> (Arc<SharedUpstream>, Arc<Endpoint>) {
     let shared = shared(Balance::default(), (1..=3).map(spec).collect());
     let endpoint = shared.endpoints.load().endpoints[0].clone();
     (shared, endpoint)
@@ -83,7 +83,7 @@ async fn only_the_first_end_counts() {
 async fn a_dropped_attempt_is_overdue_after_the_configs_deadline_and_given_up_by_the_caller_before_it() {
     #[derive(Debug, Default)]
     struct Recorder(RefCell<Vec<Outcome>>);
-    impl Load for Recorder {
+    impl LatencyMeter for Recorder {
         fn answered(&self, outcome: Outcome) {
             self.0.borrow_mut().push(outcome);
         }
@@ -109,24 +109,24 @@ async fn a_dropped_attempt_is_overdue_after_the_configs_deadline_and_given_up_by
 async fn a_probe_succeeds_with_its_head_and_its_cut_body_counts_in_the_next_state() {
     let config = FailureBreaker { consecutive: 1, probes: 1, success_rate: 0.0, ..FailureBreaker::default() };
     let circuit_breaker = CircuitBreaker { failures: Some(config.clone()), ..CircuitBreaker::default() };
-    let shared = Shared::new(Arc::new(Upstream { circuit_breaker, ..upstream("test") }));
+    let shared = SharedUpstream::new(Arc::new(Upstream { circuit_breaker, ..upstream("test") }));
     shared.replace_endpoints(vec![spec(1)], None);
     let (shared, endpoint) = (Arc::new(shared), spec(1));
     let endpoint = Arc::new(Endpoint::new(endpoint));
     let circuit = Arc::new(Circuit::new(config, "test".into(), None, Instant::now()));
     let begin = || {
-        let judges = OutcomeReceivers { circuit: Some(Admitted::by(&circuit).unwrap()), load: None };
+        let judges = OutcomeReceivers { circuit: Some(AdmittedCall::by(&circuit).unwrap()), load: None };
         Attempt::begin(RequestPermit::take(&shared).unwrap(), endpoint.clone(), &context(), judges)
     };
     begin().failed(&Error::new(Reason::ConnectRefused, SentPart::Nothing));
-    assert!(matches!(circuit.phase(), Phase::Open(_)));
+    assert!(matches!(circuit.phase(), BreakerState::Open(_)));
     tokio::time::advance(60 * SECOND).await;
     let mut probe = begin();
-    assert_eq!(circuit.phase(), Phase::HalfOpen);
+    assert_eq!(circuit.phase(), BreakerState::HalfOpen);
     ok(&mut probe);
-    assert_eq!(circuit.phase(), Phase::Closed, "it need not wait for a stream's end");
+    assert_eq!(circuit.phase(), BreakerState::Closed, "it need not wait for a stream's end");
     probe.cut(Reason::UpstreamReset);
-    assert!(matches!(circuit.phase(), Phase::Open(_)));
+    assert!(matches!(circuit.phase(), BreakerState::Open(_)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use attache_config::model::Balance;
 
-use super::{policy::Policy, table::Table};
+use super::{policy::BalancePolicy, table::ConsistentHash};
 use crate::Endpoint;
 
 /// The endpoints of one generation, ordered for picking. Numbers are positions in the set.
 #[derive(Debug, Default)]
-pub struct Index {
+pub struct BalanceIndex {
     /// Lowest priority number first.
     pub(super) tiers: Vec<Tier>,
 }
@@ -18,24 +18,24 @@ pub struct Index {
 /// The endpoints of one priority.
 #[derive(Debug)]
 pub(super) struct Tier {
-    pub(super) all: Group,
+    pub(super) all: WeightedGroup,
     /// The endpoints of attache's own zone, and those of other zones; both `None` unless both exist and no hash
     /// decides.
-    pub(super) local: Option<Group>,
-    pub(super) remote: Option<Group>,
+    pub(super) local: Option<WeightedGroup>,
+    pub(super) remote: Option<WeightedGroup>,
     /// For the hashing algorithms, where there are two endpoints or more.
-    pub(super) table: Option<Table>,
+    pub(super) table: Option<ConsistentHash>,
 }
 
 /// Some endpoints that are drawn from by weight.
 #[derive(Debug, Default)]
-pub(super) struct Group {
+pub(super) struct WeightedGroup {
     pub(super) members: Vec<u32>,
     /// Sums of the weights up to and with each member; `None` where all weights are equal.
     cumulative: Option<Vec<u64>>,
 }
 
-impl Group {
+impl WeightedGroup {
     fn of(members: Vec<u32>, endpoints: &[Arc<Endpoint>]) -> Self {
         let weights =
             || members.iter().filter_map(|&i| endpoints.get(i as usize)).map(|e| u64::from(e.weight()));
@@ -66,14 +66,14 @@ impl Group {
     }
 }
 
-impl Index {
+impl BalanceIndex {
     /// Sorts `endpoints` into tiers and zones and fills the table of a hashing algorithm.
     pub fn build(endpoints: &[Arc<Endpoint>], balance: &Balance) -> Self {
         let mut priorities: Vec<u8> = endpoints.iter().map(|e| e.priority()).collect();
         priorities.sort_unstable();
         priorities.dedup();
         let numbered = || (0..).zip(endpoints);
-        let make_table = Policy::of(&balance.algorithm).table;
+        let make_table = BalancePolicy::of(&balance.algorithm).table;
         let tiers = priorities.into_iter().map(|priority| {
             let of = |keep: &dyn Fn(&Endpoint) -> bool| -> Vec<u32> {
                 numbered().filter(|(_, e)| e.priority() == priority && keep(e)).map(|(i, _)| i).collect()
@@ -85,10 +85,11 @@ impl Index {
                 let (own, others) =
                     (of(&|e| e.zone.as_ref() == Some(zone)), of(&|e| e.zone.as_ref() != Some(zone)));
                 if !own.is_empty() && !others.is_empty() {
-                    (local, remote) = (Some(Group::of(own, endpoints)), Some(Group::of(others, endpoints)));
+                    (local, remote) =
+                        (Some(WeightedGroup::of(own, endpoints)), Some(WeightedGroup::of(others, endpoints)));
                 }
             }
-            Tier { all: Group::of(members, endpoints), local, remote, table }
+            Tier { all: WeightedGroup::of(members, endpoints), local, remote, table }
         });
         Self { tiers: tiers.collect() }
     }

@@ -22,21 +22,21 @@ pub(super) struct Maglev {
 
 impl Maglev {
     pub(super) fn build(members: &[u32], endpoints: &[Arc<Endpoint>]) -> Self {
-        struct Entry {
+        struct MaglevMember {
             member: u32,
             weight: f64,
             taken: f64,
             slot: usize,
             skip: usize,
         }
-        let mut entries: Vec<Entry> = members
+        let mut entries: Vec<MaglevMember> = members
             .iter()
             .filter_map(|&member| {
                 let endpoint = endpoints.get(member as usize)?;
                 let hash = hash_bytes(endpoint.label.as_bytes());
                 let slot = (hash % SLOTS as u64) as usize;
                 let skip = (mix(hash) % (SLOTS as u64 - 1) + 1) as usize;
-                Some(Entry { member, weight: f64::from(endpoint.weight()), taken: 0.0, slot, skip })
+                Some(MaglevMember { member, weight: f64::from(endpoint.weight()), taken: 0.0, slot, skip })
             })
             .collect();
         let heaviest = entries.iter().map(|e| e.weight).fold(1.0, f64::max);

@@ -1,8 +1,8 @@
 //! Which endpoint gets a request.
 //!
 //! In this order: a priority tier (by health, with overflow), a part of it (own zone or others), an endpoint of that
-//! part by the algorithm. What depends only on the set of endpoints ([`Index`]) is built once by the control thread;
-//! what depends on health (`Plan`) once per change of health by each worker. A pick samples and checks what
+//! part by the algorithm. What depends only on the set of endpoints ([`BalanceIndex`]) is built once by the control thread;
+//! what depends on health (`TierShares`) once per change of health by each worker. A pick samples and checks what
 //! it drew, so it costs O(1), or O(log n) with weights, and scans only when samples keep hitting unusable endpoints.
 //!
 //! An endpoint that was already tried for the same request is avoided while another usable one exists, in any tier.
@@ -26,16 +26,16 @@ use attache_telemetry::Reason;
 use tokio::time::Instant;
 
 pub use crate::hash::{hash_bytes, request_hash};
-pub use index::Index;
+pub use index::BalanceIndex;
 
 use self::{
-    index::Group,
-    plan::{Part, Plan},
-    policy::{Choice, Policy},
+    index::WeightedGroup,
+    plan::{TierPart, TierShares},
+    policy::{BalancePolicy, ChoiceRule},
     robin::Robins,
 };
 use crate::{
-    Affinity, Endpoint, EndpointSet, Shared,
+    Affinity, Endpoint, EndpointSet, SharedUpstream,
     hash::{mix, unit},
 };
 
@@ -46,14 +46,14 @@ const DRAWS: usize = 8;
 #[derive(Debug)]
 pub struct Balancer {
     config: model::Balance,
-    policy: Policy,
+    policy: BalancePolicy,
     rng: fastrand::Rng,
     /// The index that the plan and the robins belong to.
-    index: Arc<Index>,
+    index: Arc<BalanceIndex>,
     epoch: u64,
     /// Picks until health is checked again, whatever the epoch says.
     countdown: usize,
-    plan: Plan,
+    plan: TierShares,
     robins: Robins,
 }
 
@@ -112,12 +112,12 @@ impl Balancer {
     pub fn new(config: &model::Balance, seed: u64) -> Self {
         Self {
             config: config.clone(),
-            policy: Policy::of(&config.algorithm),
+            policy: BalancePolicy::of(&config.algorithm),
             rng: fastrand::Rng::with_seed(seed),
             index: Arc::default(),
             epoch: 0,
             countdown: 0,
-            plan: Plan::default(),
+            plan: TierShares::default(),
             robins: Robins::default(),
         }
     }
@@ -129,7 +129,7 @@ impl Balancer {
     /// `no-healthy-endpoint` where none is usable and the panic threshold is off.
     pub fn pick(
         &mut self,
-        shared: &Shared,
+        shared: &SharedUpstream,
         hash: Option<u64>,
         tried: &[Arc<Endpoint>],
     ) -> Result<Arc<Endpoint>, Reason> {
@@ -141,7 +141,7 @@ impl Balancer {
     /// Errors: also `empty-subset` where no endpoint has the labels that the call asks for.
     pub fn pick_for(
         &mut self,
-        shared: &Shared,
+        shared: &SharedUpstream,
         hash: Option<u64>,
         tried: &[Arc<Endpoint>],
         affinity: Option<&Affinity>,
@@ -211,26 +211,26 @@ impl Balancer {
         }
         let part = self.plan.part(tier, &mut self.rng);
         let group = match part {
-            Part::All => &groups.all,
-            Part::Local => groups.local.as_ref()?,
-            Part::Remote => groups.remote.as_ref()?,
+            TierPart::All => &groups.all,
+            TierPart::Local => groups.local.as_ref()?,
+            TierPart::Remote => groups.remote.as_ref()?,
         };
         let found = match self.policy.choice {
-            Choice::InTurn => self.robins.next(tier, part, group, pick, &mut self.rng),
-            Choice::LessOfTwo { cost, .. } => self.less_of_two(pick, group, |pick, endpoint| {
+            ChoiceRule::InTurn => self.robins.next(tier, part, group, pick, &mut self.rng),
+            ChoiceRule::LessOfTwo { cost, .. } => self.less_of_two(pick, group, |pick, endpoint| {
                 cost(pick, endpoint) / (f64::from(endpoint.weight()) * pick.ramp(endpoint))
             }),
-            Choice::Random => self.draw(pick, group),
+            ChoiceRule::Random => self.draw(pick, group),
         };
         // The other zone, before other tiers.
-        found.or_else(|| if part == Part::All { None } else { self.scan(pick, &groups.all) })
+        found.or_else(|| if part == TierPart::All { None } else { self.scan(pick, &groups.all) })
     }
 
     /// Power of two choices; the first drawn wins a tie, so an idle upstream is shared by weight.
     fn less_of_two(
         &mut self,
         pick: &Pick<'_>,
-        group: &Group,
+        group: &WeightedGroup,
         cost: impl Fn(&Pick<'_>, &Endpoint) -> f64,
     ) -> Option<u32> {
         let first = self.draw(pick, group)?;
@@ -247,7 +247,7 @@ impl Balancer {
     }
 
     /// At random by weight among the acceptable ones of a group.
-    fn draw(&mut self, pick: &Pick<'_>, group: &Group) -> Option<u32> {
+    fn draw(&mut self, pick: &Pick<'_>, group: &WeightedGroup) -> Option<u32> {
         for _ in 0..DRAWS {
             let drawn = group.draw(&mut self.rng)?;
             if pick.acceptable(drawn) {
@@ -262,7 +262,7 @@ impl Balancer {
 
     /// As `draw`, but over every member: in one pass each replaces the one before with the probability of its weight
     /// (reservoir of one, Efraimidis and Spirakis 2006).
-    fn scan(&mut self, pick: &Pick<'_>, group: &Group) -> Option<u32> {
+    fn scan(&mut self, pick: &Pick<'_>, group: &WeightedGroup) -> Option<u32> {
         let mut total = 0.0;
         let mut chosen = None;
         for &member in &group.members {

@@ -9,7 +9,7 @@
 //! Within a tier the same rule holds for attache's own zone: it gets everything while 71 % of it is usable, and less
 //! below that, in proportion to its health. The rest goes to the other zones in proportion to their weights.
 
-use super::index::Group;
+use super::index::WeightedGroup;
 use crate::EndpointSet;
 
 /// Envoy's overprovisioning factor.
@@ -17,7 +17,7 @@ const OVERPROVISIONING: f64 = 1.4;
 
 /// Shares of the tiers.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct TierShares {
     tiers: Vec<TierPlan>,
 }
 
@@ -34,20 +34,20 @@ struct TierPlan {
 
 /// A part of a tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum TierPart {
     All,
     Local,
     Remote,
 }
 
-impl Plan {
+impl TierShares {
     /// Looks at the health of every endpoint anew. Allocates only when there are more tiers than ever before.
     pub(super) fn update(&mut self, set: &EndpointSet, panic_threshold: f64) {
-        let usable = |group: &Group| {
+        let usable = |group: &WeightedGroup| {
             let usable = |i: &&u32| set.endpoints.get(**i as usize).is_some_and(|e| e.usable());
             group.members.iter().filter(usable).count() as f64
         };
-        let health = |group: &Group| usable(group) / group.members.len().max(1) as f64;
+        let health = |group: &WeightedGroup| usable(group) / group.members.len().max(1) as f64;
         let carries = |health: f64| (health * OVERPROVISIONING).min(1.0);
         let tiers = &set.index.tiers;
         self.tiers.clear();
@@ -93,11 +93,11 @@ impl Plan {
         self.tiers.get(tier).is_some_and(|tier| tier.panic)
     }
 
-    pub(super) fn part(&self, tier: usize, rng: &mut fastrand::Rng) -> Part {
+    pub(super) fn part(&self, tier: usize, rng: &mut fastrand::Rng) -> TierPart {
         match self.tiers.get(tier).and_then(|tier| tier.local) {
-            None => Part::All,
-            Some(share) if share >= 1.0 || rng.f64() < share => Part::Local,
-            Some(_) => Part::Remote,
+            None => TierPart::All,
+            Some(share) if share >= 1.0 || rng.f64() < share => TierPart::Local,
+            Some(_) => TierPart::Remote,
         }
     }
 }

@@ -9,14 +9,14 @@ use std::{
 use attache_config::model::Algorithm;
 use tokio::time::Instant;
 
-use super::{Pick, bias, ewma, maglev::Maglev, ring::Ring, table::Table};
+use super::{Pick, bias, ewma, maglev::Maglev, ring::HashRing, table::ConsistentHash};
 use crate::Endpoint;
 
 /// How an algorithm balances.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Policy {
+pub(crate) struct BalancePolicy {
     /// How an endpoint of a group is chosen.
-    pub(super) choice: Choice,
+    pub(super) choice: ChoiceRule,
     /// Makes the table that a request's hash is looked up in, for two endpoints or more.
     pub(super) table: Option<MakeTable>,
     /// Learns how long an attempt took, and whether it succeeded. Attempts read the clock only for this.
@@ -25,11 +25,11 @@ pub(crate) struct Policy {
     pub(crate) outcome: Option<fn(&Endpoint, bool)>,
 }
 
-pub(super) type MakeTable = fn(&[u32], &[Arc<Endpoint>]) -> Table;
+pub(super) type MakeTable = fn(&[u32], &[Arc<Endpoint>]) -> ConsistentHash;
 
 /// How an endpoint of a group is chosen.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Choice {
+pub(super) enum ChoiceRule {
     /// At random, by weight.
     Random,
     /// One after the other, by weight.
@@ -44,37 +44,40 @@ pub(super) enum Choice {
 }
 
 /// Without a table: at random, by weight.
-const RANDOM: Policy = Policy { choice: Choice::Random, table: None, latency: None, outcome: None };
+const RANDOM: BalancePolicy =
+    BalancePolicy { choice: ChoiceRule::Random, table: None, latency: None, outcome: None };
 
-impl Policy {
+impl BalancePolicy {
     /// The row of an algorithm.
     pub(crate) const fn of(algorithm: &Algorithm) -> Self {
         match algorithm {
             Algorithm::LeastRequest => Self {
-                choice: Choice::LessOfTwo { cost: requests, timed: false },
+                choice: ChoiceRule::LessOfTwo { cost: requests, timed: false },
                 outcome: Some(bias::ended),
                 ..RANDOM
             },
             Algorithm::PeakEwma => Self {
-                choice: Choice::LessOfTwo { cost: latency, timed: true },
+                choice: ChoiceRule::LessOfTwo { cost: latency, timed: true },
                 latency: Some(ewma::observe),
                 ..RANDOM
             },
-            Algorithm::RoundRobin => Self { choice: Choice::InTurn, ..RANDOM },
+            Algorithm::RoundRobin => Self { choice: ChoiceRule::InTurn, ..RANDOM },
             Algorithm::Random => RANDOM,
             // One endpoint alone in its tier has no table.
-            Algorithm::RingHash => {
-                Self { table: Some(|members, all| Table::Ring(Ring::build(members, all))), ..RANDOM }
-            }
-            Algorithm::Maglev => {
-                Self { table: Some(|members, all| Table::Maglev(Maglev::build(members, all))), ..RANDOM }
-            }
+            Algorithm::RingHash => Self {
+                table: Some(|members, all| ConsistentHash::Ring(HashRing::build(members, all))),
+                ..RANDOM
+            },
+            Algorithm::Maglev => Self {
+                table: Some(|members, all| ConsistentHash::Maglev(Maglev::build(members, all))),
+                ..RANDOM
+            },
         }
     }
 
     /// Picks read the clock.
     pub(super) const fn is_timed(&self) -> bool {
-        matches!(self.choice, Choice::LessOfTwo { timed: true, .. })
+        matches!(self.choice, ChoiceRule::LessOfTwo { timed: true, .. })
     }
 }
 

@@ -12,11 +12,11 @@ use crate::hash::hash_bytes;
 const POINTS: f64 = 160.0;
 
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(super) struct HashRing {
     points: Vec<(u64, u32)>,
 }
 
-impl Ring {
+impl HashRing {
     pub(super) fn build(members: &[u32], endpoints: &[Arc<Endpoint>]) -> Self {
         let listed = || members.iter().filter_map(|&i| Some((i, endpoints.get(i as usize)?)));
         let total: f64 = listed().map(|(_, e)| f64::from(e.weight())).sum();

@@ -6,12 +6,12 @@
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-use super::{Pick, index::Group, plan::Part};
+use super::{Pick, index::WeightedGroup, plan::TierPart};
 
 /// The rounds of one worker, made as they are needed.
 #[derive(Debug, Default)]
 pub(super) struct Robins {
-    rounds: Vec<(usize, Part, BinaryHeap<Turn>)>,
+    rounds: Vec<(usize, TierPart, BinaryHeap<Turn>)>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -43,8 +43,8 @@ impl Robins {
     pub(super) fn next(
         &mut self,
         tier: usize,
-        part: Part,
-        group: &Group,
+        part: TierPart,
+        group: &WeightedGroup,
         pick: &Pick<'_>,
         rng: &mut fastrand::Rng,
     ) -> Option<u32> {

@@ -34,20 +34,21 @@ fn specs(count: u16) -> Vec<EndpointSpec> {
     (1..=count).map(spec).collect()
 }
 
-fn endpoint(shared: &Shared, at: usize) -> Arc<Endpoint> {
+fn endpoint(shared: &SharedUpstream, at: usize) -> Arc<Endpoint> {
     shared.endpoints.load().endpoints[at].clone()
 }
 
 /// An upstream that ejects no endpoint.
-fn shared(balance: Balance, specs: Vec<EndpointSpec>) -> Arc<Shared> {
+fn shared(balance: Balance, specs: Vec<EndpointSpec>) -> Arc<SharedUpstream> {
     let never = OutlierEjection { consecutive_5xx: 0, consecutive_local: 0, ..OutlierEjection::default() };
-    let shared = Shared::new(Arc::new(Upstream { balance, outlier_ejection: never, ..upstream("test") }));
+    let shared =
+        SharedUpstream::new(Arc::new(Upstream { balance, outlier_ejection: never, ..upstream("test") }));
     shared.replace_endpoints(specs, None);
     Arc::new(shared)
 }
 
 /// An attempt that runs on this endpoint.
-fn in_flight(shared: &Arc<Shared>, endpoint: Arc<Endpoint>) -> Attempt {
+fn in_flight(shared: &Arc<SharedUpstream>, endpoint: Arc<Endpoint>) -> Attempt {
     attempt(shared, &endpoint, &context())
 }
 
@@ -57,7 +58,7 @@ fn answer(request: &mut Attempt, success: bool) {
 }
 
 /// Shares of picks by label, with a hash of its own for each pick.
-fn shares(shared: &Shared, picks: u32) -> HashMap<String, f64> {
+fn shares(shared: &SharedUpstream, picks: u32) -> HashMap<String, f64> {
     let mut balancer = Balancer::new(&shared.config.balance, 7);
     let mut counts: HashMap<String, f64> = HashMap::new();
     for n in 0..picks {
@@ -251,7 +252,7 @@ async fn maglev_fills_every_slot_by_weight() {
 }
 
 /// Where 20,000 keys go.
-fn homes(shared: &Shared) -> Vec<Arc<str>> {
+fn homes(shared: &SharedUpstream) -> Vec<Arc<str>> {
     let mut balancer = Balancer::new(&shared.config.balance, 3);
     let key = |n: u32| hash_bytes(&n.to_be_bytes());
     (0..20_000).map(|n| balancer.pick(shared, Some(key(n)), &[]).unwrap().label.clone()).collect()
@@ -285,7 +286,7 @@ async fn a_tier_hands_over_the_traffic_that_its_health_does_not_allow() {
     let tiers = |n| EndpointSpec { priority: u8::from(n > 10), ..spec(n) };
     for algorithm in all_algorithms() {
         let shared = shared(balance(algorithm.clone()), (1..=20).map(tiers).collect());
-        let first_tier = |shared: &Shared| {
+        let first_tier = |shared: &SharedUpstream| {
             let got = shares(shared, 10_000);
             (1..=10).map(|n| share(&got, n)).sum::<f64>()
         };
@@ -359,7 +360,7 @@ async fn the_own_zone_gets_what_it_can_carry() {
     {
         let balance = Balance { zone: Some("a".into()), ..balance(algorithm.clone()) };
         let shared = shared(balance, (1..=12).map(zoned).collect());
-        let own = |shared: &Shared| {
+        let own = |shared: &SharedUpstream| {
             let got = shares(shared, 10_000);
             (1..=4).map(|n| share(&got, n)).sum::<f64>()
         };

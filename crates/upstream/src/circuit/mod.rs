@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 pub use self::state::Ticket;
 use self::{
-    state::{Inner, PAYLOAD, ProbeOutcome, Refused, State, Word},
-    window::Window,
+    state::{AtomicCircuitState, CircuitPhase, CircuitRefusal, CircuitState, PAYLOAD, ProbeOutcome},
+    window::CountWindow,
 };
 use crate::{
     change::LastChange,
@@ -33,8 +33,8 @@ pub struct Circuit {
     /// Its endpoint; `None` if it is the breaker of the whole upstream.
     endpoint: Option<Name>,
     epoch: Instant,
-    state: State,
-    window: Window,
+    state: AtomicCircuitState,
+    window: CountWindow,
     /// How often it has opened.
     total: AtomicU64,
     change: LastChange,
@@ -42,7 +42,7 @@ pub struct Circuit {
 
 /// What the breaker does with calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum BreakerState {
     /// It lets them through.
     Closed,
     /// It refuses them until this instant.
@@ -51,7 +51,7 @@ pub enum Phase {
     HalfOpen,
 }
 
-impl Phase {
+impl BreakerState {
     /// `closed`, `open`, `half-open`: the label of metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -83,12 +83,12 @@ pub struct CircuitStatus {
 
 /// A call that a breaker let through. If it is dropped before its end is reported, its permit goes to another call.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct AdmittedCall {
     circuit: Arc<Circuit>,
     ticket: Option<Ticket>,
 }
 
-impl Admitted {
+impl AdmittedCall {
     /// Asks a breaker for a permit. The error is the wait before it is worth asking again.
     pub fn by(circuit: &Arc<Circuit>) -> Result<Self, Duration> {
         let ticket = circuit.admit()?;
@@ -113,14 +113,14 @@ impl Admitted {
         if let Some(ticket) = self.ticket.take_if(|ticket| ticket.probe) {
             tell(&self.circuit, &ticket);
             let word = self.circuit.state.load();
-            if matches!(word.phase, Inner::Closed { .. }) {
+            if matches!(word.phase, CircuitPhase::Closed { .. }) {
                 self.ticket = Some(Ticket { generation: word.generation, probe: false });
             }
         }
     }
 }
 
-impl Drop for Admitted {
+impl Drop for AdmittedCall {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.circuit.release(&ticket);
@@ -131,13 +131,13 @@ impl Drop for Admitted {
 impl Circuit {
     /// A closed breaker.
     pub fn new(config: FailureBreaker, upstream: Name, endpoint: Option<Name>, now: Instant) -> Self {
-        let window = Window::new(config.window);
+        let window = CountWindow::new(config.window);
         Self {
             config,
             upstream,
             endpoint,
             epoch: now,
-            state: State::default(),
+            state: AtomicCircuitState::default(),
             window,
             total: AtomicU64::new(0),
             change: LastChange::default(),
@@ -145,15 +145,15 @@ impl Circuit {
     }
 
     /// Its present phase.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> BreakerState {
         self.shown(self.state.load())
     }
 
-    fn shown(&self, word: Word) -> Phase {
+    fn shown(&self, word: CircuitState) -> BreakerState {
         match word.phase {
-            Inner::Closed { .. } => Phase::Closed,
-            Inner::Open(until) => Phase::Open(self.instant(until)),
-            Inner::HalfOpen { .. } => Phase::HalfOpen,
+            CircuitPhase::Closed { .. } => BreakerState::Closed,
+            CircuitPhase::Open(until) => BreakerState::Open(self.instant(until)),
+            CircuitPhase::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
 
@@ -161,9 +161,11 @@ impl Circuit {
     pub fn status(&self, now: Instant) -> CircuitStatus {
         let word = self.state.load();
         let (remaining, consecutive, probes) = match word.phase {
-            Inner::Closed { row } => (None, row, (0, 0)),
-            Inner::Open(until) => (Some(self.instant(until).saturating_duration_since(now)), 0, (0, 0)),
-            Inner::HalfOpen { admitted, succeeded } => (None, 0, (admitted, succeeded)),
+            CircuitPhase::Closed { row } => (None, row, (0, 0)),
+            CircuitPhase::Open(until) => {
+                (Some(self.instant(until).saturating_duration_since(now)), 0, (0, 0))
+            }
+            CircuitPhase::HalfOpen { admitted, succeeded } => (None, 0, (admitted, succeeded)),
         };
         CircuitStatus {
             state: self.shown(word).as_str(),
@@ -185,10 +187,10 @@ impl Circuit {
                 }
                 Ok(ticket)
             }
-            Err(Refused::OpenUntil(until)) => {
+            Err(CircuitRefusal::OpenUntil(until)) => {
                 Err(self.instant(until).saturating_duration_since(Instant::now()))
             }
-            Err(Refused::Probing) => Err(PROBING),
+            Err(CircuitRefusal::Probing) => Err(PROBING),
         }
     }
 
@@ -218,20 +220,20 @@ impl Circuit {
     /// True if it would refuse every call, whatever the time.
     pub(crate) fn blocks(&self) -> bool {
         match self.state.load().phase {
-            Inner::Closed { .. } => false,
-            Inner::Open(_) => true,
-            Inner::HalfOpen { admitted, .. } => admitted >= self.probes(),
+            CircuitPhase::Closed { .. } => false,
+            CircuitPhase::Open(_) => true,
+            CircuitPhase::HalfOpen { admitted, .. } => admitted >= self.probes(),
         }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.phase() == Phase::Closed
+        self.phase() == BreakerState::Closed
     }
 
     /// Half-opens it if its open time has passed; otherwise returns when that time will pass.
     pub(crate) fn half_open(&self, now: Instant) -> Option<Instant> {
         let word = self.state.load();
-        let Inner::Open(until) = word.phase else { return None };
+        let CircuitPhase::Open(until) = word.phase else { return None };
         let until = self.instant(until);
         if now < until {
             return Some(until);

@@ -18,21 +18,21 @@ use crate::sync::{
 
 /// The state, shared by all workers. It begins closed.
 #[derive(Debug, Default)]
-pub(super) struct State(AtomicU64);
+pub(super) struct AtomicCircuitState(AtomicU64);
 
 /// A state at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct CircuitState {
     /// Rises with every transition.
     pub(super) generation: u64,
     /// Open times in a row without a success in between, at most 63.
     pub(super) opened: u32,
-    pub(super) phase: Inner,
+    pub(super) phase: CircuitPhase,
 }
 
 /// The phase, and the data that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Inner {
+pub(super) enum CircuitPhase {
     Closed {
         /// Failures in a row.
         row: u32,
@@ -54,7 +54,7 @@ pub struct Ticket {
 
 /// Why no call is let through.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Refused {
+pub(super) enum CircuitRefusal {
     /// It is open until this many milliseconds after the epoch.
     OpenUntil(u64),
     /// All probes are running.
@@ -79,12 +79,14 @@ const OPENED: u64 = (1 << 6) - 1;
 pub(super) const PAYLOAD: u64 = (1 << 42) - 1;
 const COUNT: u64 = (1 << 21) - 1;
 
-impl Word {
+impl CircuitState {
     fn pack(self) -> u64 {
         let (phase, payload) = match self.phase {
-            Inner::Closed { row } => (0, u64::from(row)),
-            Inner::Open(until) => (1, until.min(PAYLOAD)),
-            Inner::HalfOpen { admitted, succeeded } => (2, admitted.min(COUNT) << 21 | succeeded.min(COUNT)),
+            CircuitPhase::Closed { row } => (0, u64::from(row)),
+            CircuitPhase::Open(until) => (1, until.min(PAYLOAD)),
+            CircuitPhase::HalfOpen { admitted, succeeded } => {
+                (2, admitted.min(COUNT) << 21 | succeeded.min(COUNT))
+            }
         };
         phase << 62 | self.generation << 48 | u64::from(self.opened).min(OPENED) << 42 | payload
     }
@@ -92,43 +94,46 @@ impl Word {
     fn unpack(word: u64) -> Self {
         let payload = word & PAYLOAD;
         let phase = match word >> 62 {
-            0 => Inner::Closed { row: payload as u32 },
-            1 => Inner::Open(payload),
-            _ => Inner::HalfOpen { admitted: payload >> 21, succeeded: payload & COUNT },
+            0 => CircuitPhase::Closed { row: payload as u32 },
+            1 => CircuitPhase::Open(payload),
+            _ => CircuitPhase::HalfOpen { admitted: payload >> 21, succeeded: payload & COUNT },
         };
         let opened = (word >> 42 & OPENED) as u32;
         Self { generation: word >> 48 & (GENERATIONS - 1), opened, phase }
     }
 
     /// The word that begins the next generation.
-    fn begins(self, phase: Inner) -> Self {
+    fn begins(self, phase: CircuitPhase) -> Self {
         Self { generation: (self.generation + 1) % GENERATIONS, phase, ..self }
     }
 }
 
-impl State {
-    pub(super) fn load(&self) -> Word {
-        Word::unpack(self.0.load(Acquire))
+impl AtomicCircuitState {
+    pub(super) fn load(&self) -> CircuitState {
+        CircuitState::unpack(self.0.load(Acquire))
     }
 
-    fn swap(&self, from: Word, to: Word) -> bool {
+    fn swap(&self, from: CircuitState, to: CircuitState) -> bool {
         self.0.compare_exchange(from.pack(), to.pack(), AcqRel, Acquire).is_ok()
     }
 
     /// Lets a call through; true if that ended the open time. `now`, in milliseconds since the epoch, is asked for only where it matters.
-    pub(super) fn admit(&self, probes: u64, now: impl Fn() -> u64) -> Result<(Ticket, bool), Refused> {
+    pub(super) fn admit(&self, probes: u64, now: impl Fn() -> u64) -> Result<(Ticket, bool), CircuitRefusal> {
         loop {
             let word = self.load();
             let next = match word.phase {
-                Inner::Closed { .. } => {
+                CircuitPhase::Closed { .. } => {
                     return Ok((Ticket { generation: word.generation, probe: false }, false));
                 }
-                Inner::Open(until) if now() < until => return Err(Refused::OpenUntil(until)),
-                Inner::Open(_) => word.begins(Inner::HalfOpen { admitted: 1, succeeded: 0 }),
-                Inner::HalfOpen { admitted, .. } if admitted >= probes => return Err(Refused::Probing),
-                Inner::HalfOpen { admitted, succeeded } => {
-                    Word { phase: Inner::HalfOpen { admitted: admitted + 1, succeeded }, ..word }
+                CircuitPhase::Open(until) if now() < until => return Err(CircuitRefusal::OpenUntil(until)),
+                CircuitPhase::Open(_) => word.begins(CircuitPhase::HalfOpen { admitted: 1, succeeded: 0 }),
+                CircuitPhase::HalfOpen { admitted, .. } if admitted >= probes => {
+                    return Err(CircuitRefusal::Probing);
                 }
+                CircuitPhase::HalfOpen { admitted, succeeded } => CircuitState {
+                    phase: CircuitPhase::HalfOpen { admitted: admitted + 1, succeeded },
+                    ..word
+                },
             };
             if self.swap(word, next) {
                 let ticket = Ticket { generation: next.generation, probe: true };
@@ -138,8 +143,8 @@ impl State {
     }
 
     /// Half-opens it with all permits free; true if this call did it.
-    pub(super) fn half_open(&self, word: Word) -> bool {
-        self.swap(word, word.begins(Inner::HalfOpen { admitted: 0, succeeded: 0 }))
+    pub(super) fn half_open(&self, word: CircuitState) -> bool {
+        self.swap(word, word.begins(CircuitPhase::HalfOpen { admitted: 0, succeeded: 0 }))
     }
 
     /// A probe that proved nothing releases its permit for another call.
@@ -149,9 +154,9 @@ impl State {
         }
         loop {
             let word = self.load();
-            let Inner::HalfOpen { admitted, succeeded } = word.phase else { return };
-            let phase = Inner::HalfOpen { admitted: admitted.saturating_sub(1), succeeded };
-            if word.generation != ticket.generation || self.swap(word, Word { phase, ..word }) {
+            let CircuitPhase::HalfOpen { admitted, succeeded } = word.phase else { return };
+            let phase = CircuitPhase::HalfOpen { admitted: admitted.saturating_sub(1), succeeded };
+            if word.generation != ticket.generation || self.swap(word, CircuitState { phase, ..word }) {
                 return;
             }
         }
@@ -162,13 +167,15 @@ impl State {
     pub(super) fn count(&self, ticket: &Ticket, success: bool) -> Option<u32> {
         loop {
             let word = self.load();
-            let Inner::Closed { row } = word.phase else { return None };
+            let CircuitPhase::Closed { row } = word.phase else { return None };
             if word.generation != ticket.generation {
                 return None;
             }
             let row_now = if success { 0 } else { row.saturating_add(1) };
             // Most calls succeed after another success: they write nothing that workers share.
-            if row == row_now || self.swap(word, Word { phase: Inner::Closed { row: row_now }, ..word }) {
+            if row == row_now
+                || self.swap(word, CircuitState { phase: CircuitPhase::Closed { row: row_now }, ..word })
+            {
                 return Some(row_now);
             }
         }
@@ -179,7 +186,9 @@ impl State {
     pub(super) fn succeeded(&self, ticket: &Ticket, probes: u64, before_closing: impl Fn()) -> ProbeOutcome {
         loop {
             let word = self.load();
-            let Inner::HalfOpen { admitted, succeeded } = word.phase else { return ProbeOutcome::Late };
+            let CircuitPhase::HalfOpen { admitted, succeeded } = word.phase else {
+                return ProbeOutcome::Late;
+            };
             if word.generation != ticket.generation {
                 return ProbeOutcome::Late;
             }
@@ -187,9 +196,9 @@ impl State {
             let closes = succeeded >= probes;
             let next = if closes {
                 before_closing();
-                Word { opened: 0, ..word.begins(Inner::Closed { row: 0 }) }
+                CircuitState { opened: 0, ..word.begins(CircuitPhase::Closed { row: 0 }) }
             } else {
-                Word { phase: Inner::HalfOpen { admitted, succeeded }, ..word }
+                CircuitState { phase: CircuitPhase::HalfOpen { admitted, succeeded }, ..word }
             };
             if self.swap(word, next) {
                 return if closes { ProbeOutcome::Closed } else { ProbeOutcome::Counted };
@@ -202,11 +211,11 @@ impl State {
     pub(super) fn open(&self, ticket: &Ticket, until: impl Fn(u32) -> u64) -> bool {
         loop {
             let word = self.load();
-            if word.generation != ticket.generation || matches!(word.phase, Inner::Open(_)) {
+            if word.generation != ticket.generation || matches!(word.phase, CircuitPhase::Open(_)) {
                 return false;
             }
             let opened = word.opened.saturating_add(1);
-            let next = Word { opened, ..word.begins(Inner::Open(until(word.opened))) };
+            let next = CircuitState { opened, ..word.begins(CircuitPhase::Open(until(word.opened))) };
             if self.swap(word, next) {
                 return true;
             }
@@ -226,23 +235,23 @@ mod tests {
             generation in 0..GENERATIONS, opened in 0..=OPENED as u32, kind in 0..3_u8, one: u64, other: u64,
         ) {
             let phase = match kind {
-                0 => Inner::Closed { row: one as u32 },
-                1 => Inner::Open(one & PAYLOAD),
-                _ => Inner::HalfOpen { admitted: one & COUNT, succeeded: other & COUNT },
+                0 => CircuitPhase::Closed { row: one as u32 },
+                1 => CircuitPhase::Open(one & PAYLOAD),
+                _ => CircuitPhase::HalfOpen { admitted: one & COUNT, succeeded: other & COUNT },
             };
-            let word = Word { generation, opened, phase };
-            prop_assert_eq!(Word::unpack(word.pack()), word);
-            let next = word.begins(Inner::Closed { row: 0 });
+            let word = CircuitState { generation, opened, phase };
+            prop_assert_eq!(CircuitState::unpack(word.pack()), word);
+            let next = word.begins(CircuitPhase::Closed { row: 0 });
             prop_assert!(next.generation != generation && next.generation < GENERATIONS);
         }
     }
 
     #[test]
     fn a_value_that_is_too_large_for_the_word_becomes_the_largest_that_fits() {
-        let word = Word { generation: 1, opened: 99, phase: Inner::Open(u64::MAX) };
+        let word = CircuitState { generation: 1, opened: 99, phase: CircuitPhase::Open(u64::MAX) };
         assert_eq!(
-            Word::unpack(word.pack()),
-            Word { generation: 1, opened: OPENED as u32, phase: Inner::Open(PAYLOAD) }
+            CircuitState::unpack(word.pack()),
+            CircuitState { generation: 1, opened: OPENED as u32, phase: CircuitPhase::Open(PAYLOAD) }
         );
     }
 }

@@ -18,7 +18,7 @@ fn end(circuit: &Circuit, success: bool) {
 
 fn opens_at(circuit: &Circuit) -> Instant {
     match circuit.phase() {
-        Phase::Open(until) => until,
+        BreakerState::Open(until) => until,
         other => panic!("{other:?}"),
     }
 }
@@ -33,7 +33,7 @@ async fn failures_in_a_row_open_it_whatever_the_rate() {
     for success in [false, false, false, false, true, false, false, false, false] {
         end(&circuit, success);
     }
-    assert_eq!(circuit.phase(), Phase::Closed);
+    assert_eq!(circuit.phase(), BreakerState::Closed);
     end(&circuit, false);
     assert!(circuit.admit().is_err());
 }
@@ -47,9 +47,9 @@ async fn a_low_success_rate_opens_it_without_two_failures_in_a_row() {
         end(&circuit, true);
         end(&circuit, false);
     }
-    assert_eq!(circuit.phase(), Phase::Closed, "too few samples");
+    assert_eq!(circuit.phase(), BreakerState::Closed, "too few samples");
     end(&circuit, true);
-    assert_eq!(circuit.phase(), Phase::Closed, "a success never opens it");
+    assert_eq!(circuit.phase(), BreakerState::Closed, "a success never opens it");
     end(&circuit, false);
     assert!(circuit.admit().is_err());
 }
@@ -62,7 +62,7 @@ async fn a_success_rate_that_is_just_high_enough_opens_nothing() {
     for success in [true; 7].into_iter().chain([false; 3]) {
         end(&circuit, success);
     }
-    assert_eq!(circuit.phase(), Phase::Closed, "seven of ten");
+    assert_eq!(circuit.phase(), BreakerState::Closed, "seven of ten");
     end(&circuit, false);
     assert!(circuit.admit().is_err(), "seven of eleven");
 }
@@ -77,7 +77,7 @@ async fn failures_older_than_the_window_do_not_count() {
     }
     advance(10 * SECOND).await;
     end(&circuit, false);
-    assert_eq!(circuit.phase(), Phase::Closed);
+    assert_eq!(circuit.phase(), BreakerState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,11 +112,11 @@ async fn exactly_the_probes_are_let_through_and_all_must_succeed() {
     let probes: Vec<_> = (0..10).filter_map(|_| circuit.admit().ok()).collect();
     assert_eq!(probes.len(), 3);
     for probe in &probes {
-        assert_eq!(circuit.phase(), Phase::HalfOpen);
+        assert_eq!(circuit.phase(), BreakerState::HalfOpen);
         assert!(circuit.admit().is_err(), "a probe that succeeded doesn't make room for another");
         circuit.record(probe, true, Instant::now());
     }
-    assert_eq!(circuit.phase(), Phase::Closed);
+    assert_eq!(circuit.phase(), BreakerState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,10 +148,10 @@ async fn answers_from_before_it_opened_change_nothing() {
     circuit.record(&late_success, true, Instant::now());
     circuit.record(&late_failure, false, Instant::now());
     circuit.release(&late_failure);
-    assert_eq!(circuit.phase(), Phase::HalfOpen);
+    assert_eq!(circuit.phase(), BreakerState::HalfOpen);
     assert!(circuit.admit().is_err());
     circuit.record(&probe, true, Instant::now());
-    assert_eq!(circuit.phase(), Phase::Closed);
+    assert_eq!(circuit.phase(), BreakerState::Closed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,7 +200,7 @@ proptest! {
                     }
                     _ => advance(SECOND).await,
                 }
-                if let Phase::HalfOpen = circuit.phase() {
+                if let BreakerState::HalfOpen = circuit.phase() {
                     let out = running.iter().filter(|ticket| circuit.probes_in(ticket)).count();
                     prop_assert!(out <= usize::from(probes));
                 }

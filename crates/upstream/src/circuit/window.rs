@@ -17,12 +17,12 @@ const TURNS: u64 = 1 << 20;
 const FULL: u64 = (1 << 22) - 1;
 
 #[derive(Debug)]
-pub(super) struct Window {
+pub(super) struct CountWindow {
     bucket: Duration,
     buckets: [AtomicU64; BUCKETS as usize],
 }
 
-impl Window {
+impl CountWindow {
     pub(super) fn new(length: Duration) -> Self {
         let bucket = (length / BUCKETS as u32).max(Duration::from_millis(1));
         Self { bucket, buckets: array::from_fn(|_| AtomicU64::new(0)) }
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn calls_older_than_the_window_are_forgotten() {
-        let window = Window::new(Duration::from_secs(10));
+        let window = CountWindow::new(Duration::from_secs(10));
         let at = Duration::from_secs;
         window.add(at(0), false);
         window.add(at(1), true);
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn threads_lose_no_call() {
-        let window = Window::new(Duration::from_secs(10));
+        let window = CountWindow::new(Duration::from_secs(10));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -3,7 +3,7 @@
 //! **Silence.** The kernel closes the connection to a peer that acknowledges nothing for [`UNACKNOWLEDGED`] (Linux
 //! `TCP_USER_TIMEOUT`). It does the same with a peer that is alive and acknowledges every probe, but reads nothing, so
 //! that its window is shut. This is back-pressure, and no failure: it may last. So the kernel's timeout is set only
-//! while less than [`A_WINDOW`] was sent since the peer's last byte, which fits into every peer's window. A request
+//! while less than [`MIN_PEER_WINDOW`] was sent since the peer's last byte, which fits into every peer's window. A request
 //! larger than that isn't kept for another attempt in any case.
 
 use std::{
@@ -24,27 +24,27 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::tunnel::Socket;
+use crate::tunnel::PlainSocket;
 
 /// A peer that acknowledges nothing of what it was sent for this long is dead (RFC 5482, Linux `TCP_USER_TIMEOUT`): sooner than the
 /// default deadline, so that a request on a dead connection can still be sent on a new one. The kernel's own is a quarter of an hour.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// Bytes that even a peer which reads nothing accepts: the first window of Linux is as large.
-const A_WINDOW: usize = 64 << 10;
+const MIN_PEER_WINDOW: usize = 64 << 10;
 
 /// A connection to an endpoint.
 #[derive(Debug)]
-pub struct Connection {
-    kind: Kind,
+pub struct EndpointConnection {
+    kind: UpstreamTransport,
     /// Bytes that were sent to the peer since its last byte.
     unheard: usize,
-    silence: Cell<Silence>,
+    silence: Cell<SilenceTimeout>,
 }
 
 /// Which timeout applies while the peer is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Silence {
+enum SilenceTimeout {
     /// No timeout applies: it is off, or there is no network.
     Unjudged,
     Kernel,
@@ -55,7 +55,7 @@ enum Silence {
 /// An enum, so that the hot path has no virtual call per read; the TLS kinds are boxed because a session is about 1 KiB
 /// that the plain kinds should not carry.
 #[derive(Debug)]
-enum Kind {
+enum UpstreamTransport {
     /// Plain TCP.
     Tcp(TcpStream),
     /// A plain Unix socket.
@@ -66,22 +66,22 @@ enum Kind {
     TlsUnix(Box<TlsStream<UnixStream>>),
 }
 
-impl Connection {
-    fn new(kind: Kind) -> Self {
-        Self { kind, unheard: 0, silence: Cell::new(Silence::Unjudged) }
+impl EndpointConnection {
+    fn new(kind: UpstreamTransport) -> Self {
+        Self { kind, unheard: 0, silence: Cell::new(SilenceTimeout::Unjudged) }
     }
 
     /// From now on the kernel closes the connection if the peer is dead.
     pub(crate) fn judge_silence(&mut self) {
-        self.silence.set(Silence::Kernel);
+        self.silence.set(SilenceTimeout::Kernel);
         self.set_user_timeout(Some(UNACKNOWLEDGED));
     }
 
     fn tcp(&self) -> Option<&TcpStream> {
         match &self.kind {
-            Kind::Tcp(tcp) => Some(tcp),
-            Kind::TlsTcp(tls) => Some(tls.get_ref().0),
-            Kind::Unix(_) | Kind::TlsUnix(_) => None,
+            UpstreamTransport::Tcp(tcp) => Some(tcp),
+            UpstreamTransport::TlsTcp(tls) => Some(tls.get_ref().0),
+            UpstreamTransport::Unix(_) | UpstreamTransport::TlsUnix(_) => None,
         }
     }
 
@@ -96,7 +96,7 @@ impl Connection {
     /// The peer has sent something: it is alive, even if it didn't acknowledge everything.
     fn heard(&mut self) {
         self.unheard = 0;
-        if self.silence.get() == Silence::Lifted {
+        if self.silence.get() == SilenceTimeout::Lifted {
             self.judge_silence();
         }
     }
@@ -104,8 +104,8 @@ impl Connection {
     fn sent(&mut self, written: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(n)) = written {
             self.unheard = self.unheard.saturating_add(*n);
-            if self.unheard >= A_WINDOW && self.silence.get() == Silence::Kernel {
-                self.silence.set(Silence::Lifted);
+            if self.unheard >= MIN_PEER_WINDOW && self.silence.get() == SilenceTimeout::Kernel {
+                self.silence.set(SilenceTimeout::Lifted);
                 self.set_user_timeout(None);
             }
         }
@@ -114,9 +114,9 @@ impl Connection {
     /// The protocol that ALPN chose, if TLS has chosen one.
     pub fn alpn(&self) -> Option<&[u8]> {
         match &self.kind {
-            Kind::Tcp(_) | Kind::Unix(_) => None,
-            Kind::TlsTcp(tls) => tls.get_ref().1.alpn_protocol(),
-            Kind::TlsUnix(tls) => tls.get_ref().1.alpn_protocol(),
+            UpstreamTransport::Tcp(_) | UpstreamTransport::Unix(_) => None,
+            UpstreamTransport::TlsTcp(tls) => tls.get_ref().1.alpn_protocol(),
+            UpstreamTransport::TlsUnix(tls) => tls.get_ref().1.alpn_protocol(),
         }
     }
 
@@ -124,38 +124,38 @@ impl Connection {
     /// connection.
     pub fn peer(&self) -> Option<Name> {
         match &self.kind {
-            Kind::Tcp(_) | Kind::Unix(_) => None,
-            Kind::TlsTcp(tls) => peer_name(tls.get_ref().1),
-            Kind::TlsUnix(tls) => peer_name(tls.get_ref().1),
+            UpstreamTransport::Tcp(_) | UpstreamTransport::Unix(_) => None,
+            UpstreamTransport::TlsTcp(tls) => peer_name(tls.get_ref().1),
+            UpstreamTransport::TlsUnix(tls) => peer_name(tls.get_ref().1),
         }
     }
 
     /// The socket, if its bytes are the connection's own. The connection doesn't see bytes that are moved on the socket itself, so from
     /// now on the peer's silence is not judged.
-    pub fn socket(&self) -> Option<Socket<'_>> {
-        if self.silence.replace(Silence::Unjudged) == Silence::Kernel {
+    pub fn socket(&self) -> Option<PlainSocket<'_>> {
+        if self.silence.replace(SilenceTimeout::Unjudged) == SilenceTimeout::Kernel {
             self.set_user_timeout(None);
         }
         match &self.kind {
-            Kind::Tcp(tcp) => Some(Socket::Tcp(tcp)),
-            Kind::Unix(unix) => Some(Socket::Unix(unix)),
-            Kind::TlsTcp(_) | Kind::TlsUnix(_) => None,
+            UpstreamTransport::Tcp(tcp) => Some(PlainSocket::Tcp(tcp)),
+            UpstreamTransport::Unix(unix) => Some(PlainSocket::Unix(unix)),
+            UpstreamTransport::TlsTcp(_) | UpstreamTransport::TlsUnix(_) => None,
         }
     }
 
     /// The bytes on the wire are encrypted.
     pub const fn is_tls(&self) -> bool {
-        matches!(self.kind, Kind::TlsTcp(_) | Kind::TlsUnix(_))
+        matches!(self.kind, UpstreamTransport::TlsTcp(_) | UpstreamTransport::TlsUnix(_))
     }
 }
 
-impl Abort for Connection {
+impl Abort for EndpointConnection {
     fn abort(&mut self) {
         match &mut self.kind {
-            Kind::Tcp(tcp) => tcp.abort(),
-            Kind::TlsTcp(tls) => tls.get_mut().0.abort(),
+            UpstreamTransport::Tcp(tcp) => tcp.abort(),
+            UpstreamTransport::TlsTcp(tls) => tls.get_mut().0.abort(),
             // A Unix socket knows no reset.
-            Kind::Unix(_) | Kind::TlsUnix(_) => {}
+            UpstreamTransport::Unix(_) | UpstreamTransport::TlsUnix(_) => {}
         }
     }
 
@@ -164,22 +164,22 @@ impl Abort for Connection {
     }
 
     fn is_quiet(&self) -> bool {
-        matches!(&self.kind, Kind::Tcp(tcp) if tcp.is_quiet())
+        matches!(&self.kind, UpstreamTransport::Tcp(tcp) if tcp.is_quiet())
     }
 }
 
 macro_rules! each {
     ($self:expr, $io:ident => $body:expr) => {
         match &mut $self.kind {
-            Kind::Tcp($io) => $body,
-            Kind::Unix($io) => $body,
-            Kind::TlsTcp($io) => $body,
-            Kind::TlsUnix($io) => $body,
+            UpstreamTransport::Tcp($io) => $body,
+            UpstreamTransport::Unix($io) => $body,
+            UpstreamTransport::TlsTcp($io) => $body,
+            UpstreamTransport::TlsUnix($io) => $body,
         }
     };
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for EndpointConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -193,7 +193,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for EndpointConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = each!(self, io => Pin::new(io).poll_write(cx, buf));
         self.sent(&written);
@@ -212,10 +212,10 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         match &self.kind {
-            Kind::Tcp(io) => io.is_write_vectored(),
-            Kind::Unix(io) => io.is_write_vectored(),
-            Kind::TlsTcp(io) => io.is_write_vectored(),
-            Kind::TlsUnix(io) => io.is_write_vectored(),
+            UpstreamTransport::Tcp(io) => io.is_write_vectored(),
+            UpstreamTransport::Unix(io) => io.is_write_vectored(),
+            UpstreamTransport::TlsTcp(io) => io.is_write_vectored(),
+            UpstreamTransport::TlsUnix(io) => io.is_write_vectored(),
         }
     }
 
@@ -230,7 +230,7 @@ impl AsyncWrite for Connection {
 
 macro_rules! from {
     ($($io:ty => $kind:expr),+) => {
-        $(impl From<$io> for Connection {
+        $(impl From<$io> for EndpointConnection {
             fn from(io: $io) -> Self {
                 Self::new($kind(io))
             }
@@ -238,8 +238,8 @@ macro_rules! from {
     };
 }
 
-from!(TcpStream => Kind::Tcp, UnixStream => Kind::Unix);
-from!(TlsStream<TcpStream> => |io| Kind::TlsTcp(Box::new(io)), TlsStream<UnixStream> => |io| Kind::TlsUnix(Box::new(io)));
+from!(TcpStream => UpstreamTransport::Tcp, UnixStream => UpstreamTransport::Unix);
+from!(TlsStream<TcpStream> => |io| UpstreamTransport::TlsTcp(Box::new(io)), TlsStream<UnixStream> => |io| UpstreamTransport::TlsUnix(Box::new(io)));
 
 #[cfg(test)]
 mod tests {
@@ -255,8 +255,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut peer, _) = listener.accept().await.unwrap();
-        let mut connection = Connection::from(tcp);
-        let limit = |connection: &Connection| {
+        let mut connection = EndpointConnection::from(tcp);
+        let limit = |connection: &EndpointConnection| {
             SockRef::from(connection.tcp().unwrap())
                 .tcp_user_timeout()
                 .unwrap()
@@ -266,14 +266,14 @@ mod tests {
         connection.judge_silence();
         connection.write_all(&[b'x'; 1000]).await.unwrap();
         assert_eq!(limit(&connection), Some(UNACKNOWLEDGED));
-        connection.write_all(&vec![b'x'; A_WINDOW]).await.unwrap();
+        connection.write_all(&vec![b'x'; MIN_PEER_WINDOW]).await.unwrap();
         assert_eq!(limit(&connection), None, "its window may be shut");
         peer.write_all(b"answer").await.unwrap();
         connection.read_exact(&mut [0; 6]).await.unwrap();
         connection.write_all(b"x").await.unwrap();
         assert_eq!(limit(&connection), Some(UNACKNOWLEDGED), "it was heard");
         assert!(connection.socket().is_some());
-        connection.write_all(&vec![b'x'; A_WINDOW]).await.unwrap();
+        connection.write_all(&vec![b'x'; MIN_PEER_WINDOW]).await.unwrap();
         peer.write_all(b"answer").await.unwrap();
         connection.read_exact(&mut [0; 6]).await.unwrap();
         assert_eq!(limit(&connection), None, "bytes go past it");

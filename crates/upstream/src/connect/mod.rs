@@ -25,14 +25,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use connection::Connection;
-pub use tls::{Offer, Tls};
+pub use connection::EndpointConnection;
+pub use tls::{AlpnOffer, Tls};
 
 use crate::{Endpoint, EndpointAddress, Error, SentPart};
 
 /// How long the steps of a connection took; a step that was not reached has no time.
 #[derive(Debug)]
-pub struct Times {
+pub struct ConnectTimes {
     since: Cell<Instant>,
     /// Until TCP, or the Unix socket, was connected.
     pub connected: Cell<Option<Duration>>,
@@ -40,7 +40,7 @@ pub struct Times {
     pub secured: Cell<Option<Duration>>,
 }
 
-impl Times {
+impl ConnectTimes {
     /// Begins now.
     pub fn begin() -> Self {
         Self { since: Cell::new(Instant::now()), connected: Cell::default(), secured: Cell::default() }
@@ -63,11 +63,11 @@ pub async fn connect(
     endpoint: &Endpoint,
     config: &model::Upstream,
     tls: Option<&Tls>,
-    offer: Offer,
+    offer: AlpnOffer,
     host: Option<&str>,
     client: &Client,
-    times: &Times,
-) -> Result<Connection, Error> {
+    times: &ConnectTimes,
+) -> Result<EndpointConnection, Error> {
     let header = proxy_header(config.proxy_protocol, addresses(client));
     let name = || match (&endpoint.host, host, &endpoint.address) {
         (Some(name), _, _) => name.to_string(),
@@ -82,11 +82,11 @@ pub async fn connect(
             times.reached(&times.connected);
             greet(&mut io, &header).await?;
             let mut io = match tls {
-                None => Connection::from(io),
+                None => EndpointConnection::from(io),
                 Some(tls) => {
                     let io = tls.handshake(config, offer, &name(), io).await?;
                     times.reached(&times.secured);
-                    Connection::from(io)
+                    EndpointConnection::from(io)
                 }
             };
             if !config.pool.tcp_keepalive.is_zero() {
@@ -101,11 +101,11 @@ pub async fn connect(
             times.reached(&times.connected);
             greet(&mut io, &header).await?;
             match tls {
-                None => Ok(Connection::from(io)),
+                None => Ok(EndpointConnection::from(io)),
                 Some(tls) => {
                     let io = tls.handshake(config, offer, &name(), io).await?;
                     times.reached(&times.secured);
-                    Ok(Connection::from(io))
+                    Ok(EndpointConnection::from(io))
                 }
             }
         }

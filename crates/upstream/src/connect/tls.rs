@@ -3,19 +3,19 @@
 use std::{fmt, sync::Arc};
 
 use attache_config::model::{self, UpstreamProtocol};
-use attache_telemetry::{Reason, Side, metrics};
-use attache_tls::{Connector, Handshake, Workload};
+use attache_telemetry::{CertificateSide, Reason, metrics};
+use attache_tls::{Connector, HandshakeInfo, Workload};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::{Error, SentPart, connect::Connection};
+use crate::{Error, SentPart, connect::EndpointConnection};
 
 /// The protocols that are offered by ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
+pub enum AlpnOffer {
     /// The upstream's `protocol`: with `auto` both, h2 first.
     Http,
     /// HTTP/1.1 alone: for upgrades, where HTTP/2 has no extended CONNECT.
@@ -27,10 +27,10 @@ pub enum Offer {
 /// One upstream's TLS settings, read once by the control thread and shared by all workers.
 #[derive(Clone)]
 pub struct Tls {
-    inner: Arc<Inner>,
+    inner: Arc<TlsConnectors>,
 }
 
-struct Inner {
+struct TlsConnectors {
     http: Connector,
     http1: Connector,
     opaque: Connector,
@@ -55,7 +55,7 @@ impl Tls {
             UpstreamProtocol::Tcp => &[],
         };
         let connector = Connector::with_workload(settings, http, workload)?;
-        let inner = Inner {
+        let inner = TlsConnectors {
             http1: connector.offering(&[b"http/1.1"]),
             opaque: connector.offering(&[]),
             http: connector,
@@ -70,14 +70,14 @@ impl Tls {
     }
 
     /// The peer's identity on a connection made by these settings; `None` if it was not verified.
-    pub(crate) fn peer(&self, io: &Connection) -> Option<model::Name> {
+    pub(crate) fn peer(&self, io: &EndpointConnection) -> Option<model::Name> {
         if self.inner.http.is_insecure() { None } else { io.peer() }
     }
 
     pub(super) async fn handshake<T>(
         &self,
         config: &model::Upstream,
-        offer: Offer,
+        offer: AlpnOffer,
         name: &str,
         io: T,
     ) -> Result<TlsStream<T>, Error>
@@ -85,9 +85,9 @@ impl Tls {
         T: AsyncRead + AsyncWrite + Unpin,
     {
         let connector = match offer {
-            Offer::Http => &self.inner.http,
-            Offer::Http1 => &self.inner.http1,
-            Offer::Opaque => &self.inner.opaque,
+            AlpnOffer::Http => &self.inner.http,
+            AlpnOffer::Http1 => &self.inner.http1,
+            AlpnOffer::Opaque => &self.inner.opaque,
         };
         let limit = config.handshake_timeout;
         let io = match timeout(limit, connector.connect(name, io)).await {
@@ -98,10 +98,10 @@ impl Tls {
                 return Err(Error::with_source(Reason::TlsTimeout, SentPart::Nothing, why));
             }
         };
-        let Handshake { version, kind, key_exchange } = Handshake::of(io.get_ref().1);
-        metrics().tls_handshake(Side::Upstream, &config.name, version, kind, key_exchange);
+        let HandshakeInfo { version, kind, key_exchange } = HandshakeInfo::of(io.get_ref().1);
+        metrics().tls_handshake(CertificateSide::Upstream, &config.name, version, kind, key_exchange);
         let chosen = io.get_ref().1.alpn_protocol();
-        if offer == Offer::Http && config.protocol == UpstreamProtocol::Http2 && chosen != Some(b"h2") {
+        if offer == AlpnOffer::Http && config.protocol == UpstreamProtocol::Http2 && chosen != Some(b"h2") {
             let why = "the peer did not choose h2, and `protocol: http2` allows nothing else";
             return Err(Error::with_source(Reason::TlsAlpn, SentPart::Nothing, why));
         }

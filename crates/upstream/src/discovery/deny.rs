@@ -7,10 +7,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use attache_config::model::{AddressMatch, Target};
+use attache_config::model::{AddressMatch, EndpointTarget};
 use attache_telemetry::Reason;
 
-use super::lookup::{Answer, Failure, Lookup};
+use super::lookup::{Lookup, LookupAnswer, LookupError};
 
 /// Is `address` one of `deny`?
 pub fn denied(deny: &[AddressMatch], address: SocketAddr) -> bool {
@@ -50,17 +50,17 @@ fn contains(rule: &AddressMatch, ip: IpAddr) -> bool {
 /// A look-up that removes denied addresses from its answers. An answer with no other address fails with
 /// `denied-destination`.
 #[derive(Debug)]
-pub(super) struct Guarded<L> {
+pub(super) struct FilteredLookup<L> {
     pub(super) lookup: std::sync::Arc<L>,
     pub(super) deny: Vec<AddressMatch>,
 }
 
-impl<L: Lookup> Lookup for Guarded<L> {
-    async fn lookup(&self, target: &Target) -> Result<Answer, Failure> {
+impl<L: Lookup> Lookup for FilteredLookup<L> {
+    async fn lookup(&self, target: &EndpointTarget) -> Result<LookupAnswer, LookupError> {
         let mut answer = self.lookup.lookup(target).await?;
         answer.found.retain(|found| !denied(&self.deny, found.address));
         if answer.found.is_empty() {
-            return Err(Failure::new(Reason::DeniedDestination, "every address of the name is denied"));
+            return Err(LookupError::new(Reason::DeniedDestination, "every address of the name is denied"));
         }
         Ok(answer)
     }

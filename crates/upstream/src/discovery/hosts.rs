@@ -15,11 +15,11 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Hosts {
     path: PathBuf,
-    read: Mutex<Read>,
+    read: Mutex<HostsContents>,
 }
 
 #[derive(Debug, Default)]
-struct Read {
+struct HostsContents {
     stamp: Option<(SystemTime, u64)>,
     names: HashMap<String, Vec<IpAddr>>,
 }
@@ -40,8 +40,10 @@ impl Hosts {
         if read.stamp != stamp {
             // If the file can't be read for a moment, the content of the last read stays in use.
             match std::fs::read(&self.path) {
-                Ok(text) => *read = Read { stamp, names: parse(&String::from_utf8_lossy(&text)) },
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => *read = Read::default(),
+                Ok(text) => *read = HostsContents { stamp, names: parse(&String::from_utf8_lossy(&text)) },
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    *read = HostsContents::default();
+                }
                 Err(error) => {
                     tracing::warn!(path = %self.path.display(), %error, "hosts file not read");
                     // Reported once for each state of the file.

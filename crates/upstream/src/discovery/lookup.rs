@@ -2,29 +2,32 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use attache_config::model::{Name, Target};
+use attache_config::model::{EndpointTarget, Name};
 use attache_telemetry::Reason;
 
 /// Looks names up. [`Resolver`](super::Resolver) does it by DNS; tests do it by script, under paused time.
 pub trait Lookup: Send + Sync + 'static {
     /// Every address of `target`. An answer has at least one.
-    fn lookup(&self, target: &Target) -> impl Future<Output = Result<Answer, Failure>> + Send;
+    fn lookup(
+        &self,
+        target: &EndpointTarget,
+    ) -> impl Future<Output = Result<LookupAnswer, LookupError>> + Send;
 }
 
 /// A good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct LookupAnswer {
     /// At least one address of a name. A Service of Kubernetes may have none.
-    pub found: Vec<Found>,
+    pub found: Vec<DiscoveredAddress>,
     /// How long it is valid: the shortest TTL of all records used.
     pub ttl: Duration,
     /// The parts that could not be looked up, although the rest could.
-    pub gaps: Vec<Gap>,
+    pub gaps: Vec<LookupGap>,
 }
 
 /// One address that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct DiscoveredAddress {
     /// Where.
     pub address: SocketAddr,
     /// The queried name of the A or AAAA record: an SRV record's target, or the configured name.
@@ -42,25 +45,25 @@ pub struct Found {
 
 /// An address family of a name that could not be looked up: its last good addresses stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The name, as in [`Found::name`].
+pub struct LookupGap {
+    /// The name, as in [`DiscoveredAddress::name`].
     pub name: Name,
     /// True is IPv6, false is IPv4; `None` is both.
     pub v6: Option<bool>,
     /// Why.
-    pub failure: Failure,
+    pub failure: LookupError,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct LookupError {
     /// `dns-nxdomain`, `dns-failed`, `dns-timeout` or `discovery-failed`.
     pub reason: Reason,
     /// In words, for the log.
     pub detail: String,
 }
 
-impl Failure {
+impl LookupError {
     /// A failure in words.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }

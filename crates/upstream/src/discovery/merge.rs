@@ -14,26 +14,26 @@ use std::{
     sync::Arc,
 };
 
-use attache_config::model::{EndpointSource, Name, Target};
+use attache_config::model::{EndpointSource, EndpointTarget, Name};
 use attache_telemetry::Reason;
 
-use super::lookup::{Answer, Failure, Found};
-use crate::{Endpoint, EndpointAddress, EndpointSpec, Shared};
+use super::lookup::{DiscoveredAddress, LookupAnswer, LookupError};
+use crate::{Endpoint, EndpointAddress, EndpointSpec, SharedUpstream};
 
 /// The sources of one upstream, and their last results.
 #[derive(Debug)]
 pub(super) struct Merge {
-    shared: Arc<Shared>,
-    sources: Vec<State>,
+    shared: Arc<SharedUpstream>,
+    sources: Vec<SourceState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SourceState {
     source: EndpointSource,
     /// The last good answer.
-    found: Vec<Found>,
+    found: Vec<DiscoveredAddress>,
     answered: bool,
-    failure: Option<Failure>,
+    failure: Option<LookupError>,
 }
 
 /// What a result changed, for the log.
@@ -48,12 +48,15 @@ pub(super) enum ResultChange {
 }
 
 pub(super) fn is_looked_up(source: &EndpointSource) -> bool {
-    matches!(source.target, Target::Dns { .. } | Target::Srv { .. } | Target::Kubernetes(_))
+    matches!(
+        source.target,
+        EndpointTarget::Dns { .. } | EndpointTarget::Srv { .. } | EndpointTarget::Kubernetes(_)
+    )
 }
 
 impl Merge {
-    pub(super) fn new(shared: Arc<Shared>, sources: Vec<EndpointSource>) -> Self {
-        let state = |source: EndpointSource| State {
+    pub(super) fn new(shared: Arc<SharedUpstream>, sources: Vec<EndpointSource>) -> Self {
+        let state = |source: EndpointSource| SourceState {
             answered: !is_looked_up(&source),
             source,
             found: Vec::new(),
@@ -62,20 +65,20 @@ impl Merge {
         Self { sources: sources.into_iter().map(state).collect(), shared }
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<SharedUpstream> {
         &self.shared
     }
 
-    pub(super) fn target(&self, source: usize) -> Option<Target> {
+    pub(super) fn target(&self, source: usize) -> Option<EndpointTarget> {
         self.sources.get(source).map(|state| state.source.target.clone())
     }
 
     /// Takes the result of one look-up, and publishes the endpoints that follow from it.
-    pub(super) fn take(&mut self, source: usize, result: Result<Answer, Failure>) -> ResultChange {
+    pub(super) fn take(&mut self, source: usize, result: Result<LookupAnswer, LookupError>) -> ResultChange {
         let Some(state) = self.sources.get_mut(source) else { return ResultChange::Same };
         let failure = match result {
             Ok(mut answer) => {
-                let in_gap = |old: &&Found| {
+                let in_gap = |old: &&DiscoveredAddress| {
                     let covers = |v6: Option<bool>| v6.is_none_or(|v6| v6 == old.address.is_ipv6());
                     answer.gaps.iter().any(|gap| gap.name == old.name && covers(gap.v6))
                 };
@@ -105,7 +108,7 @@ impl Merge {
         if let Some(state) = unanswered.filter(|_| specs.is_empty()) {
             // If no other source has failed, the first look-up is still running.
             failure = failure.or(Some(match state.source.target {
-                Target::Kubernetes(_) => Reason::DiscoveryPending,
+                EndpointTarget::Kubernetes(_) => Reason::DiscoveryPending,
                 _ => Reason::DnsPending,
             }));
         }
@@ -119,7 +122,7 @@ impl Merge {
 
     fn specs(&self) -> Vec<EndpointSpec> {
         let mut merged: BTreeMap<EndpointAddress, Ranked> = BTreeMap::new();
-        for ranked in self.sources.iter().flat_map(State::ranked) {
+        for ranked in self.sources.iter().flat_map(SourceState::ranked) {
             match merged.get_mut(&ranked.spec.address) {
                 None => {
                     merged.insert(ranked.spec.address.clone(), ranked);
@@ -157,7 +160,7 @@ struct Ranked {
     rank: (u8, usize),
 }
 
-impl State {
+impl SourceState {
     fn ranked(&self) -> Vec<Ranked> {
         let source = &self.source;
         let ranked = |address, host, weight: u32, srv: usize| Ranked {
@@ -177,15 +180,18 @@ impl State {
             ranked
         };
         match &source.target {
-            Target::Ip(address) => vec![ranked(EndpointAddress::Tcp(*address), None, source.weight, 0)],
-            Target::Unix(path) => {
+            EndpointTarget::Ip(address) => {
+                vec![ranked(EndpointAddress::Tcp(*address), None, source.weight, 0)]
+            }
+            EndpointTarget::Unix(path) => {
                 vec![ranked(EndpointAddress::Unix(path.as_path().into()), None, source.weight, 0)]
             }
-            Target::Dns { .. } | Target::Srv { .. } | Target::Kubernetes(_) => {
+            EndpointTarget::Dns { .. } | EndpointTarget::Srv { .. } | EndpointTarget::Kubernetes(_) => {
                 let priorities: BTreeSet<u16> = self.found.iter().map(|found| found.priority).collect();
                 let srv = |priority| priorities.iter().take_while(|&&p| p < priority).count();
-                let weight = |found: &Found| source.weight.max(1).saturating_mul(found.weight.max(1));
-                let of = |found: &Found| {
+                let weight =
+                    |found: &DiscoveredAddress| source.weight.max(1).saturating_mul(found.weight.max(1));
+                let of = |found: &DiscoveredAddress| {
                     let address = EndpointAddress::Tcp(found.address);
                     let host = Some(found.host.clone());
                     zoned(ranked(address, host, weight(found), srv(found.priority)), &found.zone)

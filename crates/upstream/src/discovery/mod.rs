@@ -1,6 +1,6 @@
 //! Where endpoints come from: static addresses, DNS names, SRV names, Services of Kubernetes, and hosts that requests name.
 //!
-//! Everything here runs on the control thread. [`start`] keeps one upstream's [`Shared`] fresh; [`OnDemand`] does it
+//! Everything here runs on the control thread. [`start`] keeps one upstream's [`SharedUpstream`] fresh; [`OnDemand`] does it
 //! for hosts when requests name them. A worker never looks up a name itself.
 //!
 //! - `resolver` turns a name into addresses as libc would: hosts file, search domains, families, SRV.
@@ -28,11 +28,11 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
-use attache_config::model::{self, Address, EndpointSource, Target};
+use attache_config::model::{self, Address, EndpointSource, EndpointTarget};
 use tokio::{sync::watch, task::JoinSet};
 
 pub use deny::denied;
-pub use lookup::{Answer, Failure, Found, Gap, Lookup};
+pub use lookup::{DiscoveredAddress, Lookup, LookupAnswer, LookupError, LookupGap};
 
 pub use on_demand::{OnDemand, OnDemandHosts};
 pub use refresh::Schedule;
@@ -40,7 +40,7 @@ pub use resolver::Resolver;
 pub use status::{LookupStatus, Lookups};
 
 use self::merge::Merge;
-use crate::Shared;
+use crate::SharedUpstream;
 
 /// Keeps one upstream's endpoints fresh until it is dropped. The endpoints then stay as they are.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Discovery {
 }
 
 /// Begins to keep `shared` fresh. Must be called within a tokio runtime (the control thread's), and only once for each
-/// `Shared`; before another `Shared` inherits from it, its discovery must be dropped.
+/// `SharedUpstream`; before another `SharedUpstream` inherits from it, its discovery must be dropped.
 ///
 /// Addresses and sockets that need no look-up are endpoints when this returns. An upstream that takes its endpoints
 /// from the request ([`Address::Authority`], [`Address::OriginalDestination`]) has nothing to look up here: see
@@ -72,7 +72,7 @@ impl Discovery {
     clippy::needless_pass_by_value,
     reason = "the tasks keep it: callers hand over a clone, as to OnDemand"
 )]
-pub fn start(shared: Arc<Shared>, lookup: Arc<impl Lookup>, dns: &model::Dns) -> Discovery {
+pub fn start(shared: Arc<SharedUpstream>, lookup: Arc<impl Lookup>, dns: &model::Dns) -> Discovery {
     let sources = match &shared.config.address {
         Address::Endpoints(sources) => sources.clone(),
         Address::Authority { .. } | Address::OriginalDestination => Vec::new(),
@@ -81,7 +81,7 @@ pub fn start(shared: Arc<Shared>, lookup: Arc<impl Lookup>, dns: &model::Dns) ->
 }
 
 fn start_sources(
-    shared: Arc<Shared>,
+    shared: Arc<SharedUpstream>,
     sources: Vec<EndpointSource>,
     lookup: &Arc<impl Lookup>,
     schedule: &Schedule,
@@ -95,10 +95,10 @@ fn start_sources(
     for source in looked_up {
         let (merge, untried) = (merge.clone(), sender.clone());
         let target = refresh::lock(&merge).target(source);
-        if let Some(Target::Kubernetes(service)) = target {
-            tasks.spawn(kubernetes::Task::new(merge, source, service, untried).run());
+        if let Some(EndpointTarget::Kubernetes(service)) = target {
+            tasks.spawn(kubernetes::KubernetesTask::new(merge, source, service, untried).run());
         } else {
-            let task = refresh::Task { merge, source, untried };
+            let task = refresh::RefreshTask { merge, source, untried };
             tasks.spawn(task.run(lookup.clone(), schedule.clone()));
         }
     }

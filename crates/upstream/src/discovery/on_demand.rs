@@ -1,7 +1,7 @@
 //! Endpoints of hosts that requests name: forward proxy and original destination.
 //!
 //! The control thread ([`OnDemand`]) owns the hosts: one look-up for all requests that need it at the same time, one
-//! [`Shared`] (and so one circuit breaker) per host for all workers, refreshed by TTL like any upstream. Each worker
+//! [`SharedUpstream`] (and so one circuit breaker) per host for all workers, refreshed by TTL like any upstream. Each worker
 //! has an [`OnDemandHosts`], a cache of its own, which it reads without a lock; only a host that is new to the worker
 //! costs a message.
 //!
@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{Address, AddressMatch, Dns, EndpointSource, Name, Target, Upstream};
+use attache_config::model::{Address, AddressMatch, Dns, EndpointSource, EndpointTarget, Name, Upstream};
 use attache_telemetry::Reason;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -34,16 +34,16 @@ use tokio::{
 
 use super::{
     Discovery,
-    deny::{Guarded, denied},
-    lookup::{Failure, Lookup},
+    deny::{FilteredLookup, denied},
+    lookup::{Lookup, LookupError},
     refresh::Schedule,
 };
-use crate::{EndpointAddress, EndpointSpec, Shared};
+use crate::{EndpointAddress, EndpointSpec, SharedUpstream};
 
 const SWEEP: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_mins(5);
 /// The most look-ups that may wait for the control thread.
-const ASKS: usize = 1024;
+const MAX_WAITING_LOOKUPS: usize = 1024;
 /// `max_hosts` of an upstream that sets none.
 const MAX_HOSTS: usize = 1024;
 const TOO_MANY: &str = "`max_hosts` names are being looked up";
@@ -51,27 +51,27 @@ const TOO_MANY: &str = "`max_hosts` names are being looked up";
 /// A host as all workers see it.
 #[derive(Debug)]
 struct Host {
-    shared: Arc<Shared>,
+    shared: Arc<SharedUpstream>,
     used: AtomicBool,
     /// The host was removed from the cache: ask again.
     evicted: AtomicBool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
+enum HostKey {
     Name(Name, u16),
     Address(SocketAddr),
 }
 
 /// The ports of one name.
-type Ports = Vec<(u16, Arc<Host>)>;
+type NamePorts = Vec<(u16, Arc<Host>)>;
 
-type Reply = oneshot::Sender<Result<Arc<Host>, Failure>>;
+type HostWaiter = oneshot::Sender<Result<Arc<Host>, LookupError>>;
 
 /// The control thread's side. Dropping it ends all refreshes; workers then get `shutting-down` for new hosts.
 #[derive(Debug)]
 pub struct OnDemand {
-    asks: mpsc::Sender<(Key, Reply)>,
+    asks: mpsc::Sender<(HostKey, HostWaiter)>,
     task: AbortHandle,
 }
 
@@ -89,10 +89,10 @@ impl OnDemand {
             Address::Authority { max_hosts, deny } => ((*max_hosts).max(1), deny.clone()),
             _ => (MAX_HOSTS, Vec::new()),
         };
-        let (asks, receiver) = mpsc::channel(ASKS);
-        let control = Control {
+        let (asks, receiver) = mpsc::channel(MAX_WAITING_LOOKUPS);
+        let control = OnDemandControl {
             config,
-            lookup: Arc::new(Guarded { lookup, deny: deny.clone() }),
+            lookup: Arc::new(FilteredLookup { lookup, deny: deny.clone() }),
             schedule: Schedule::new(dns),
             negative: dns.retry_interval,
             max_hosts,
@@ -113,16 +113,16 @@ impl OnDemand {
 /// A worker's side.
 #[derive(Debug)]
 pub struct OnDemandHosts {
-    asks: mpsc::Sender<(Key, Reply)>,
+    asks: mpsc::Sender<(HostKey, HostWaiter)>,
     /// By name, then port: found without an allocation.
-    names: RefCell<HashMap<Name, Ports>>,
+    names: RefCell<HashMap<Name, NamePorts>>,
     addresses: RefCell<HashMap<SocketAddr, Arc<Host>>>,
 }
 
 impl OnDemandHosts {
     /// The upstream of `host:port`, if this worker knows it, without waiting. `host` is a name or an IP literal, without brackets.
     /// Keep the result for one request only.
-    pub fn known(&self, host: &str, port: u16) -> Option<Arc<Shared>> {
+    pub fn known(&self, host: &str, port: u16) -> Option<Arc<SharedUpstream>> {
         match host.parse::<IpAddr>() {
             Ok(ip) => self.known_address(SocketAddr::new(ip, port)),
             Err(_) => self.known_name(&in_lower_case(host), port),
@@ -130,12 +130,12 @@ impl OnDemandHosts {
     }
 
     /// The upstream of one address, if this worker knows it.
-    pub fn known_address(&self, address: SocketAddr) -> Option<Arc<Shared>> {
+    pub fn known_address(&self, address: SocketAddr) -> Option<Arc<SharedUpstream>> {
         let addresses = self.addresses.borrow();
         addresses.get(&address).filter(|host| host.fresh()).map(|host| host.shared.clone())
     }
 
-    fn known_name(&self, name: &str, port: u16) -> Option<Arc<Shared>> {
+    fn known_name(&self, name: &str, port: u16) -> Option<Arc<SharedUpstream>> {
         let names = self.names.borrow();
         let known = names.get(name)?.iter().find(|(known, host)| *known == port && host.fresh());
         known.map(|(_, host)| host.shared.clone())
@@ -151,7 +151,7 @@ impl OnDemandHosts {
         host: &str,
         port: u16,
         deadline: Option<Instant>,
-    ) -> Result<Arc<Shared>, Failure> {
+    ) -> Result<Arc<SharedUpstream>, LookupError> {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return self.get_address(SocketAddr::new(ip, port), deadline).await;
         }
@@ -160,7 +160,7 @@ impl OnDemandHosts {
             return Ok(shared);
         }
         let name: Name = host.as_ref().into();
-        let host = self.ask(Key::Name(name.clone(), port), deadline).await?;
+        let host = self.ask(HostKey::Name(name.clone(), port), deadline).await?;
         let mut names = self.names.borrow_mut();
         // Evicted hosts leave when a new one comes.
         names.retain(|_, ports| {
@@ -182,31 +182,32 @@ impl OnDemandHosts {
         &self,
         address: SocketAddr,
         deadline: Option<Instant>,
-    ) -> Result<Arc<Shared>, Failure> {
+    ) -> Result<Arc<SharedUpstream>, LookupError> {
         if let Some(shared) = self.known_address(address) {
             return Ok(shared);
         }
-        let host = self.ask(Key::Address(address), deadline).await?;
+        let host = self.ask(HostKey::Address(address), deadline).await?;
         let mut addresses = self.addresses.borrow_mut();
         addresses.retain(|_, host| !host.evicted.load(Relaxed));
         addresses.insert(address, host.clone());
         Ok(host.shared.clone())
     }
 
-    async fn ask(&self, key: Key, deadline: Option<Instant>) -> Result<Arc<Host>, Failure> {
+    async fn ask(&self, key: HostKey, deadline: Option<Instant>) -> Result<Arc<Host>, LookupError> {
         let (reply, answer) = oneshot::channel();
         self.asks.try_send((key, reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Failure::new(Reason::Overloaded, TOO_MANY),
-            mpsc::error::TrySendError::Closed(_) => Failure::new(Reason::ShuttingDown, ""),
+            mpsc::error::TrySendError::Full(_) => LookupError::new(Reason::Overloaded, TOO_MANY),
+            mpsc::error::TrySendError::Closed(_) => LookupError::new(Reason::ShuttingDown, ""),
         })?;
         let answer = match deadline {
             Some(deadline) => {
-                let late = |_| Failure::new(Reason::DnsTimeout, "the look-up took longer than the deadline");
+                let late =
+                    |_| LookupError::new(Reason::DnsTimeout, "the look-up took longer than the deadline");
                 tokio::time::timeout_at(deadline, answer).await.map_err(late)?
             }
             None => answer.await,
         };
-        answer.unwrap_or_else(|_| Err(Failure::new(Reason::ShuttingDown, "")))
+        answer.unwrap_or_else(|_| Err(LookupError::new(Reason::ShuttingDown, "")))
     }
 }
 
@@ -228,35 +229,35 @@ impl Host {
     }
 }
 
-struct Control<L> {
+struct OnDemandControl<L> {
     config: Arc<Upstream>,
-    lookup: Arc<Guarded<L>>,
+    lookup: Arc<FilteredLookup<L>>,
     schedule: Schedule,
     negative: Duration,
     max_hosts: usize,
     deny: Vec<AddressMatch>,
-    hosts: HashMap<Key, Entry>,
+    hosts: HashMap<HostKey, HostEntry>,
     /// Evicted hosts whose endpoints are not yet removed.
     retired: VecDeque<(Instant, Arc<Host>)>,
-    looking: JoinSet<Key>,
+    looking: JoinSet<HostKey>,
 }
 
-struct Entry {
+struct HostEntry {
     host: Arc<Host>,
-    state: State,
+    state: HostState,
     last_used: Instant,
     /// Refreshes the host; `None` for addresses and failed names.
     discovery: Option<Discovery>,
 }
 
-enum State {
-    Looking(Vec<Reply>),
+enum HostState {
+    Looking(Vec<HostWaiter>),
     Ready,
-    Failed(Failure, Instant),
+    Failed(LookupError, Instant),
 }
 
-impl<L: Lookup> Control<L> {
-    async fn run(mut self, mut asks: mpsc::Receiver<(Key, Reply)>) {
+impl<L: Lookup> OnDemandControl<L> {
+    async fn run(mut self, mut asks: mpsc::Receiver<(HostKey, HostWaiter)>) {
         let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
         loop {
             tokio::select! {
@@ -274,76 +275,78 @@ impl<L: Lookup> Control<L> {
         }
     }
 
-    fn answer(&mut self, key: Key, reply: Reply) {
+    fn answer(&mut self, key: HostKey, reply: HostWaiter) {
         let now = Instant::now();
         if let Some(entry) = self.hosts.get_mut(&key) {
             entry.last_used = now;
             match &mut entry.state {
-                State::Looking(waiting) => return waiting.push(reply),
-                State::Ready => return send(reply, Ok(entry.host.clone())),
-                State::Failed(failure, until) if now < *until => return send(reply, Err(failure.clone())),
-                State::Failed(..) => {
+                HostState::Looking(waiting) => return waiting.push(reply),
+                HostState::Ready => return send(reply, Ok(entry.host.clone())),
+                HostState::Failed(failure, until) if now < *until => {
+                    return send(reply, Err(failure.clone()));
+                }
+                HostState::Failed(..) => {
                     self.hosts.remove(&key);
                 }
             }
         }
-        if matches!(key, Key::Address(address) if denied(&self.deny, address)) {
-            return send(reply, Err(Failure::new(Reason::DeniedDestination, "")));
+        if matches!(key, HostKey::Address(address) if denied(&self.deny, address)) {
+            return send(reply, Err(LookupError::new(Reason::DeniedDestination, "")));
         }
         if self.hosts.len() >= self.max_hosts && !self.make_room() {
-            return send(reply, Err(Failure::new(Reason::Overloaded, TOO_MANY)));
+            return send(reply, Err(LookupError::new(Reason::Overloaded, TOO_MANY)));
         }
         self.begin(key, reply, now);
     }
 
-    fn begin(&mut self, key: Key, reply: Reply, now: Instant) {
-        let shared = Arc::new(Shared::new(self.config.clone()));
+    fn begin(&mut self, key: HostKey, reply: HostWaiter, now: Instant) {
+        let shared = Arc::new(SharedUpstream::new(self.config.clone()));
         let host = Arc::new(Host {
             shared: shared.clone(),
             used: AtomicBool::new(true),
             evicted: AtomicBool::new(false),
         });
         let (state, discovery) = match &key {
-            Key::Address(address) => {
+            HostKey::Address(address) => {
                 shared.replace_endpoints(vec![EndpointSpec::new(EndpointAddress::Tcp(*address))], None);
                 send(reply, Ok(host.clone()));
-                (State::Ready, None)
+                (HostState::Ready, None)
             }
-            Key::Name(name, port) => {
-                let target = Target::Dns { host: name.clone(), port: *port };
+            HostKey::Name(name, port) => {
+                let target = EndpointTarget::Dns { host: name.clone(), port: *port };
                 let source = EndpointSource::new(target);
                 let discovery = super::start_sources(shared, vec![source], &self.lookup, &self.schedule);
-                let (mut untried, key): (watch::Receiver<usize>, Key) =
+                let (mut untried, key): (watch::Receiver<usize>, HostKey) =
                     (discovery.untried.clone(), key.clone());
                 self.looking.spawn(async move {
                     let _ = untried.wait_for(|&untried| untried == 0).await;
                     key
                 });
-                (State::Looking(vec![reply]), Some(discovery))
+                (HostState::Looking(vec![reply]), Some(discovery))
             }
         };
-        self.hosts.insert(key, Entry { host, state, last_used: now, discovery });
+        self.hosts.insert(key, HostEntry { host, state, last_used: now, discovery });
     }
 
     /// The first look-up of a host has ended.
-    fn settle(&mut self, key: &Key) {
+    fn settle(&mut self, key: &HostKey) {
         let Some(entry) = self.hosts.get_mut(key) else { return };
         let set = entry.host.shared.endpoints.load();
         let result = if set.endpoints.is_empty() {
             let detail = entry.host.shared.lookups.failure();
             let detail = detail.map_or_else(String::new, |detail| detail.as_str().to_owned());
-            Err(Failure::new(set.failure.unwrap_or(Reason::DnsFailed), detail))
+            Err(LookupError::new(set.failure.unwrap_or(Reason::DnsFailed), detail))
         } else {
             Ok(entry.host.clone())
         };
         let state = match &result {
-            Ok(_) => State::Ready,
-            Err(failure) => State::Failed(failure.clone(), Instant::now() + self.negative),
+            Ok(_) => HostState::Ready,
+            Err(failure) => HostState::Failed(failure.clone(), Instant::now() + self.negative),
         };
         if result.is_err() {
             entry.discovery = None;
         }
-        if let State::Looking(waiting) = std::mem::replace(&mut entry.state, state) {
+        if let HostState::Looking(waiting) = std::mem::replace(&mut entry.state, state) {
             for reply in waiting {
                 send(reply, result.clone());
             }
@@ -353,10 +356,10 @@ impl<L: Lookup> Control<L> {
     /// False if every host is being looked up.
     fn make_room(&mut self) -> bool {
         self.collect_use();
-        let rank = |entry: &Entry| match entry.state {
-            State::Looking(_) => None,
-            State::Failed(..) => Some((0, entry.last_used)),
-            State::Ready => Some((1, entry.last_used)),
+        let rank = |entry: &HostEntry| match entry.state {
+            HostState::Looking(_) => None,
+            HostState::Failed(..) => Some((0, entry.last_used)),
+            HostState::Ready => Some((1, entry.last_used)),
         };
         let oldest = self
             .hosts
@@ -377,10 +380,10 @@ impl<L: Lookup> Control<L> {
         }
     }
 
-    fn evict(&mut self, key: &Key) {
+    fn evict(&mut self, key: &HostKey) {
         let Some(entry) = self.hosts.remove(key) else { return };
         entry.host.evicted.store(true, Relaxed);
-        if !matches!(entry.state, State::Ready) {
+        if !matches!(entry.state, HostState::Ready) {
             return;
         }
         self.retired.push_back((Instant::now(), entry.host));
@@ -401,12 +404,12 @@ impl<L: Lookup> Control<L> {
             self.retire_one();
         }
         self.collect_use();
-        let over = |entry: &Entry| match entry.state {
-            State::Looking(_) => false,
-            State::Failed(_, until) => now >= until,
-            State::Ready => now.duration_since(entry.last_used) >= IDLE,
+        let over = |entry: &HostEntry| match entry.state {
+            HostState::Looking(_) => false,
+            HostState::Failed(_, until) => now >= until,
+            HostState::Ready => now.duration_since(entry.last_used) >= IDLE,
         };
-        let over: Vec<Key> =
+        let over: Vec<HostKey> =
             self.hosts.iter().filter(|(_, entry)| over(entry)).map(|(key, _)| key.clone()).collect();
         for key in &over {
             self.evict(key);
@@ -415,6 +418,6 @@ impl<L: Lookup> Control<L> {
 }
 
 /// The request that asked may have been cancelled.
-fn send(reply: Reply, result: Result<Arc<Host>, Failure>) {
+fn send(reply: HostWaiter, result: Result<Arc<Host>, LookupError>) {
     let _ = reply.send(result);
 }

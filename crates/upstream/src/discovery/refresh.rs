@@ -22,14 +22,14 @@ use tokio::{
 };
 
 use super::{
-    lookup::{Answer, Failure, Lookup},
+    lookup::{Lookup, LookupAnswer, LookupError},
     merge::{Merge, ResultChange},
 };
 
 /// The largest part of a wait that jitter removes.
 const JITTER: f64 = 0.1;
 /// Longest wait after a failure, unless `retry_interval` is longer.
-const LONGEST_RETRY: Duration = Duration::from_secs(5);
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(5);
 
 /// Turns the results of one name's look-ups into waits.
 #[derive(Clone, Debug)]
@@ -56,15 +56,15 @@ impl Schedule {
     }
 
     /// How long to wait after `result`.
-    pub fn next(&mut self, result: &Result<Answer, Failure>) -> Duration {
-        let ttl = |answer: &Answer| answer.ttl.clamp(self.min, self.max);
+    pub fn next(&mut self, result: &Result<LookupAnswer, LookupError>) -> Duration {
+        let ttl = |answer: &LookupAnswer| answer.ttl.clamp(self.min, self.max);
         let wait = match result {
             Ok(answer) if answer.gaps.is_empty() => {
                 self.failures = 0;
                 ttl(answer)
             }
             Ok(answer) => ttl(answer).min(self.back_off(self.max)),
-            Err(_) => self.back_off(LONGEST_RETRY.max(self.retry).min(self.max)),
+            Err(_) => self.back_off(MAX_RETRY_WAIT.max(self.retry).min(self.max)),
         };
         let earlier = wait.mul_f64(self.jitter * fastrand::f64());
         wait.saturating_sub(earlier).max(self.min.min(wait))
@@ -78,13 +78,13 @@ impl Schedule {
 }
 
 /// The refresh of one source.
-pub(super) struct Task {
+pub(super) struct RefreshTask {
     pub(super) merge: Arc<Mutex<Merge>>,
     pub(super) source: usize,
     pub(super) untried: watch::Sender<usize>,
 }
 
-impl Task {
+impl RefreshTask {
     pub(super) async fn run(self, lookup: Arc<impl Lookup>, mut schedule: Schedule) {
         let Some(target) = lock(&self.merge).target(self.source) else { return };
         let mut first = true;
@@ -106,7 +106,12 @@ impl Task {
         }
     }
 
-    fn take(&self, target: &model::Target, result: Result<Answer, Failure>, wait: Duration) {
+    fn take(
+        &self,
+        target: &model::EndpointTarget,
+        result: Result<LookupAnswer, LookupError>,
+        wait: Duration,
+    ) {
         let detail = result.as_ref().err().map(|failure| failure.detail.clone());
         let mut merge = lock(&self.merge);
         // Looked up, not kept: the task must be `Send`, and look-ups are rare.
@@ -141,13 +146,13 @@ impl Task {
     }
 }
 
-fn describe(target: &model::Target) -> String {
+fn describe(target: &model::EndpointTarget) -> String {
     match target {
-        model::Target::Dns { host, port } => format!("{host}:{port}"),
-        model::Target::Srv { name } => format!("srv:{name}"),
-        model::Target::Kubernetes(service) => service.to_string(),
-        model::Target::Ip(address) => address.to_string(),
-        model::Target::Unix(path) => path.display().to_string(),
+        model::EndpointTarget::Dns { host, port } => format!("{host}:{port}"),
+        model::EndpointTarget::Srv { name } => format!("srv:{name}"),
+        model::EndpointTarget::Kubernetes(service) => service.to_string(),
+        model::EndpointTarget::Ip(address) => address.to_string(),
+        model::EndpointTarget::Unix(path) => path.display().to_string(),
     }
 }
 

@@ -18,13 +18,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use attache_config::model::{self, Dns, DnsFamily, Target};
+use attache_config::model::{self, Dns, DnsFamily, EndpointTarget};
 use attache_telemetry::Reason;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
 use super::{
     hosts::Hosts,
-    lookup::{Answer, Failure, Found, Gap, Lookup},
+    lookup::{DiscoveredAddress, Lookup, LookupAnswer, LookupError, LookupGap},
     resolv_conf::ResolvConf,
     routes,
     servers::{LookupFailure, Servers},
@@ -38,21 +38,21 @@ const HOSTS_TTL: u32 = 5;
 /// The resolver of the control thread. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    pub(super) inner: Arc<Inner>,
+    pub(super) inner: Arc<ResolverState>,
 }
 
 #[derive(Debug)]
-pub(super) struct Inner {
+pub(super) struct ResolverState {
     pub(super) dns: Dns,
     hosts: Hosts,
     /// Whether there is a route; used if a name has both families.
     route: fn(IpAddr) -> bool,
-    setup: Mutex<(Option<SystemTime>, Arc<Setup>)>,
+    setup: Mutex<(Option<SystemTime>, Arc<ResolverSettings>)>,
 }
 
 /// The combined settings of resolv.conf and the config.
 #[derive(Debug)]
-pub(super) struct Setup {
+pub(super) struct ResolverSettings {
     pub(super) servers: Servers,
     search: Vec<String>,
     ndots: usize,
@@ -60,13 +60,13 @@ pub(super) struct Setup {
 
 /// One name's addresses.
 #[derive(Clone, Debug)]
-pub(super) struct Addresses {
+pub(super) struct ResolvedAddresses {
     pub(super) ips: Vec<IpAddr>,
     pub(super) ttl: u32,
-    pub(super) gaps: Vec<(Option<bool>, Failure)>,
+    pub(super) gaps: Vec<(Option<bool>, LookupError)>,
 }
 
-type Family = Result<(Vec<IpAddr>, u32), LookupFailure>;
+type FamilyAnswer = Result<(Vec<IpAddr>, u32), LookupFailure>;
 
 impl Resolver {
     /// A resolver by the config, with `/etc/hosts`. Without a readable `resolv.conf` and without configured servers it
@@ -86,19 +86,21 @@ impl Resolver {
             }
             Ok::<_, std::io::Error>(String::new())
         })?;
-        let setup = Setup::new(dns, &ResolvConf::parse(&text))?;
+        let setup = ResolverSettings::new(dns, &ResolvConf::parse(&text))?;
         let setup = Mutex::new((modified(&dns.resolv_conf), Arc::new(setup)));
-        Ok(Self { inner: Arc::new(Inner { dns: dns.clone(), hosts: Hosts::new(hosts), route, setup }) })
+        Ok(Self {
+            inner: Arc::new(ResolverState { dns: dns.clone(), hosts: Hosts::new(hosts), route, setup }),
+        })
     }
 
     /// The addresses of a host name, with the name that it must prove in TLS.
-    async fn host(&self, host: &str, port: u16) -> Result<Answer, Failure> {
+    async fn host(&self, host: &str, port: u16) -> Result<LookupAnswer, LookupError> {
         let name: model::Name = host.strip_suffix('.').unwrap_or(host).into();
         let addresses = self.addresses(host).await.map_err(|miss| failure(host, miss))?;
         Ok(answer(addresses, &name, &name, port, 1, 0))
     }
 
-    pub(super) async fn addresses(&self, host: &str) -> Result<Addresses, LookupFailure> {
+    pub(super) async fn addresses(&self, host: &str) -> Result<ResolvedAddresses, LookupFailure> {
         let mut found = match self.inner.local(host) {
             Some(local) => local,
             None => self.by_dns(host).await,
@@ -109,13 +111,13 @@ impl Resolver {
         found
     }
 
-    pub(super) fn keep_reachable(&self, addresses: &mut Addresses) {
+    pub(super) fn keep_reachable(&self, addresses: &mut ResolvedAddresses) {
         if self.inner.dns.family == DnsFamily::Auto {
             routes::keep_reachable(&mut addresses.ips, self.inner.route);
         }
     }
 
-    async fn by_dns(&self, host: &str) -> Result<Addresses, LookupFailure> {
+    async fn by_dns(&self, host: &str) -> Result<ResolvedAddresses, LookupFailure> {
         let setup = self.inner.setup();
         let family = self.inner.dns.family;
         let mut misses = LookupFailures::default();
@@ -130,49 +132,49 @@ impl Resolver {
 }
 
 impl Lookup for Resolver {
-    async fn lookup(&self, target: &Target) -> Result<Answer, Failure> {
+    async fn lookup(&self, target: &EndpointTarget) -> Result<LookupAnswer, LookupError> {
         match target {
-            Target::Dns { host, port } => self.host(host, *port).await,
-            Target::Srv { name } => self.service(name).await,
-            Target::Ip(address) => Ok(literal(*address)),
-            Target::Unix(path) => {
-                Err(Failure::new(Reason::DnsFailed, format!("{} is no name", path.display())))
+            EndpointTarget::Dns { host, port } => self.host(host, *port).await,
+            EndpointTarget::Srv { name } => self.service(name).await,
+            EndpointTarget::Ip(address) => Ok(literal(*address)),
+            EndpointTarget::Unix(path) => {
+                Err(LookupError::new(Reason::DnsFailed, format!("{} is no name", path.display())))
             }
             // Its endpoints come from the API server: see `kubernetes`.
-            Target::Kubernetes(service) => {
-                Err(Failure::new(Reason::DnsFailed, format!("{service} is no name")))
+            EndpointTarget::Kubernetes(service) => {
+                Err(LookupError::new(Reason::DnsFailed, format!("{service} is no name")))
             }
         }
     }
 }
 
-fn literal(address: SocketAddr) -> Answer {
+fn literal(address: SocketAddr) -> LookupAnswer {
     let name: model::Name = address.ip().to_string().into();
     let ips = vec![address.ip()];
-    answer(Addresses { ips, ttl: u32::MAX, gaps: Vec::new() }, &name, &name, address.port(), 1, 0)
+    answer(ResolvedAddresses { ips, ttl: u32::MAX, gaps: Vec::new() }, &name, &name, address.port(), 1, 0)
 }
 
-impl Inner {
+impl ResolverState {
     /// The addresses of a name that needs no DNS.
-    fn local(&self, host: &str) -> Option<Result<Addresses, LookupFailure>> {
+    fn local(&self, host: &str) -> Option<Result<ResolvedAddresses, LookupFailure>> {
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Some(Ok(Addresses { ips: vec![ip], ttl: u32::MAX, gaps: Vec::new() }));
+            return Some(Ok(ResolvedAddresses { ips: vec![ip], ttl: u32::MAX, gaps: Vec::new() }));
         }
         let ips = wanted(self.hosts.find(host)?, self.dns.family);
         let none = ips.is_empty();
         Some(if none {
             Err(LookupFailure::NoData)
         } else {
-            Ok(Addresses { ips, ttl: HOSTS_TTL, gaps: Vec::new() })
+            Ok(ResolvedAddresses { ips, ttl: HOSTS_TTL, gaps: Vec::new() })
         })
     }
 
-    pub(super) fn setup(&self) -> Arc<Setup> {
+    pub(super) fn setup(&self) -> Arc<ResolverSettings> {
         let stamp = modified(&self.dns.resolv_conf);
         let mut setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
         if stamp.is_some() && setup.0 != stamp {
             let read = std::fs::read_to_string(&self.dns.resolv_conf);
-            match read.and_then(|text| Setup::new(&self.dns, &ResolvConf::parse(&text))) {
+            match read.and_then(|text| ResolverSettings::new(&self.dns, &ResolvConf::parse(&text))) {
                 Ok(new) => {
                     tracing::info!(file = %self.dns.resolv_conf.display(), servers = ?new.servers, "resolv.conf has changed");
                     setup.1 = Arc::new(new);
@@ -191,7 +193,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|meta| meta.modified()).ok()
 }
 
-impl Setup {
+impl ResolverSettings {
     fn new(dns: &Dns, conf: &ResolvConf) -> std::io::Result<Self> {
         let defaults = Dns::default();
         let mut servers = dns.servers.clone();
@@ -238,7 +240,7 @@ impl Setup {
         Ok(names)
     }
 
-    async fn families(&self, name: &Name, family: DnsFamily) -> Result<Addresses, LookupFailure> {
+    async fn families(&self, name: &Name, family: DnsFamily) -> Result<ResolvedAddresses, LookupFailure> {
         match family {
             DnsFamily::V4Only => combine(Some(self.family(name, false).await), None),
             DnsFamily::V6Only => combine(None, Some(self.family(name, true).await)),
@@ -267,7 +269,7 @@ impl Setup {
         }
     }
 
-    async fn family(&self, name: &Name, v6: bool) -> Family {
+    async fn family(&self, name: &Name, v6: bool) -> FamilyAnswer {
         let kind = if v6 { RecordType::AAAA } else { RecordType::A };
         let records = self.servers.ask(name, kind).await?;
         let ips: Vec<IpAddr> =
@@ -279,7 +281,11 @@ impl Setup {
 }
 
 /// Waits for the second family; without a limit if the first had no addresses.
-async fn other_family(name: &Name, first: &Family, second: impl Future<Output = Family>) -> Family {
+async fn other_family(
+    name: &Name,
+    first: &FamilyAnswer,
+    second: impl Future<Output = FamilyAnswer>,
+) -> FamilyAnswer {
     if first.is_err() {
         return second.await;
     }
@@ -292,8 +298,8 @@ async fn other_family(name: &Name, first: &Family, second: impl Future<Output = 
 }
 
 /// The result of both families together; `None` is a family that was not asked for.
-fn combine(v4: Option<Family>, v6: Option<Family>) -> Result<Addresses, LookupFailure> {
-    let mut all = Addresses { ips: Vec::new(), ttl: u32::MAX, gaps: Vec::new() };
+fn combine(v4: Option<FamilyAnswer>, v6: Option<FamilyAnswer>) -> Result<ResolvedAddresses, LookupFailure> {
+    let mut all = ResolvedAddresses { ips: Vec::new(), ttl: u32::MAX, gaps: Vec::new() };
     let mut misses = LookupFailures::default();
     for (is_v6, family) in [(false, v4), (true, v6)] {
         match family {
@@ -343,30 +349,30 @@ impl LookupFailure {
     }
 }
 
-pub(super) fn failure(name: &str, miss: LookupFailure) -> Failure {
+pub(super) fn failure(name: &str, miss: LookupFailure) -> LookupError {
     match miss {
         LookupFailure::Nxdomain => {
-            Failure::new(Reason::DnsNxdomain, format!("{name} does not exist (NXDOMAIN)"))
+            LookupError::new(Reason::DnsNxdomain, format!("{name} does not exist (NXDOMAIN)"))
         }
         LookupFailure::NoData => {
-            Failure::new(Reason::DnsFailed, format!("{name} exists but has no such record"))
+            LookupError::new(Reason::DnsFailed, format!("{name} exists but has no such record"))
         }
         LookupFailure::Error(detail) | LookupFailure::Unreachable(detail) => {
-            Failure::new(Reason::DnsFailed, detail)
+            LookupError::new(Reason::DnsFailed, detail)
         }
-        LookupFailure::Timeout(detail) => Failure::new(Reason::DnsTimeout, detail),
+        LookupFailure::Timeout(detail) => LookupError::new(Reason::DnsTimeout, detail),
     }
 }
 
 pub(super) fn answer(
-    from: Addresses,
+    from: ResolvedAddresses,
     name: &model::Name,
     host: &model::Name,
     port: u16,
     weight: u32,
     priority: u16,
-) -> Answer {
-    let found = |ip| Found {
+) -> LookupAnswer {
+    let found = |ip| DiscoveredAddress {
         address: SocketAddr::new(ip, port),
         name: name.clone(),
         host: host.clone(),
@@ -374,8 +380,8 @@ pub(super) fn answer(
         priority,
         zone: None,
     };
-    let gap = |(v6, failure)| Gap { name: name.clone(), v6, failure };
-    Answer {
+    let gap = |(v6, failure)| LookupGap { name: name.clone(), v6, failure };
+    LookupAnswer {
         found: from.ips.into_iter().map(found).collect(),
         ttl: Duration::from_secs(from.ttl.into()),
         gaps: from.gaps.into_iter().map(gap).collect(),

@@ -16,21 +16,21 @@ use std::{
 use hickory_resolver::net::runtime::{DnsUdpSocket, RuntimeProvider, TokioRuntimeProvider, TokioTime};
 use tokio::{io::Interest, net::UdpSocket};
 
-type Made<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
-type Received<'a> = Pin<Box<dyn Send + Future<Output = io::Result<(usize, SocketAddr)>> + 'a>>;
+type IoFuture<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
+type ReceiveFuture<'a> = Pin<Box<dyn Send + Future<Output = io::Result<(usize, SocketAddr)>> + 'a>>;
 
 /// See the module.
 #[derive(Clone, Default)]
 pub(super) struct Runtime {
     tokio: TokioRuntimeProvider,
-    failed: Failed,
+    failed: LastUdpError,
 }
 
 /// The error of the last query over UDP. hickory itself says only that there is no connection.
 #[derive(Clone, Default)]
-struct Failed(Arc<Mutex<Option<io::Error>>>);
+struct LastUdpError(Arc<Mutex<Option<io::Error>>>);
 
-impl Failed {
+impl LastUdpError {
     fn note(&self, error: io::Error) -> io::Error {
         let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
@@ -60,11 +60,11 @@ impl RuntimeProvider for Runtime {
         server: SocketAddr,
         local: Option<SocketAddr>,
         connect_timeout: Option<Duration>,
-    ) -> Made<Self::Tcp> {
+    ) -> IoFuture<Self::Tcp> {
         self.tokio.connect_tcp(server, local, connect_timeout)
     }
 
-    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Made<Self::Udp> {
+    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> IoFuture<Self::Udp> {
         let (bound, failed) = (self.tokio.bind_udp(local, server), self.failed.clone());
         Box::pin(async move {
             let socket = bound.await?;
@@ -77,7 +77,7 @@ impl RuntimeProvider for Runtime {
 /// A socket that accepts datagrams only from one peer.
 pub(super) struct Connected {
     socket: UdpSocket,
-    failed: Failed,
+    failed: LastUdpError,
 }
 
 impl Connected {
@@ -112,7 +112,7 @@ impl DnsUdpSocket for Connected {
         DnsUdpSocket::poll_recv_from(&self.socket, cx, buf)
     }
 
-    fn recv_from<'this, 'buf, 'both>(&'this self, buf: &'buf mut [u8]) -> Received<'both>
+    fn recv_from<'this, 'buf, 'both>(&'this self, buf: &'buf mut [u8]) -> ReceiveFuture<'both>
     where
         'this: 'both,
         'buf: 'both,

@@ -11,8 +11,8 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType, rdata::SRV};
 use tokio::task::JoinSet;
 
 use super::{
-    lookup::{Answer, Failure, Gap},
-    resolver::{Addresses, LookupFailures, Resolver, answer, failure, ip, wanted},
+    lookup::{LookupAnswer, LookupError, LookupGap},
+    resolver::{LookupFailures, ResolvedAddresses, Resolver, answer, failure, ip, wanted},
     servers::LookupFailure,
 };
 
@@ -20,7 +20,7 @@ use super::{
 const MAX_TARGETS: usize = 256;
 
 impl Resolver {
-    pub(super) async fn service(&self, service: &str) -> Result<Answer, Failure> {
+    pub(super) async fn service(&self, service: &str) -> Result<LookupAnswer, LookupError> {
         let setup = self.inner.setup();
         let mut misses = LookupFailures::default();
         let candidates = setup.candidates(service).map_err(|miss| failure(service, miss))?;
@@ -47,13 +47,13 @@ impl Resolver {
         service: &str,
         srvs: Vec<(u32, SRV)>,
         more: &[Record],
-    ) -> Result<Answer, Failure> {
+    ) -> Result<LookupAnswer, LookupError> {
         let host = source_domain(service);
         let ttl = srvs.iter().map(|(ttl, _)| *ttl).min().unwrap_or(0);
         // A target of "." says that there is no such service (RFC 2782).
         let srvs: Vec<SRV> =
             srvs.into_iter().map(|(_, srv)| srv).filter(|srv| !srv.target.is_root()).collect();
-        let mut known: BTreeMap<Name, Result<Addresses, LookupFailure>> = BTreeMap::new();
+        let mut known: BTreeMap<Name, Result<ResolvedAddresses, LookupFailure>> = BTreeMap::new();
         let mut asked = JoinSet::new();
         for srv in srvs.iter().take(MAX_TARGETS) {
             if known.contains_key(&srv.target) {
@@ -78,7 +78,8 @@ impl Resolver {
             }
         }
 
-        let mut whole = Answer { found: Vec::new(), ttl: Duration::from_secs(ttl.into()), gaps: Vec::new() };
+        let mut whole =
+            LookupAnswer { found: Vec::new(), ttl: Duration::from_secs(ttl.into()), gaps: Vec::new() };
         let mut misses = LookupFailures::default();
         for srv in &srvs {
             let text = srv.target.to_string();
@@ -93,7 +94,7 @@ impl Resolver {
                 }
                 Some(Err(miss)) => {
                     if miss.is_error() {
-                        whole.gaps.push(Gap { name, v6: None, failure: failure(&text, miss.clone()) });
+                        whole.gaps.push(LookupGap { name, v6: None, failure: failure(&text, miss.clone()) });
                     }
                     let _ = misses.add(miss.clone());
                 }
@@ -118,11 +119,11 @@ fn srv(record: &Record) -> Option<(u32, SRV)> {
 }
 
 /// A target's addresses in the additional records, if there are any of a wanted family.
-fn additional(records: &[Record], target: &Name, family: DnsFamily) -> Option<Addresses> {
+fn additional(records: &[Record], target: &Name, family: DnsFamily) -> Option<ResolvedAddresses> {
     let of_target = || records.iter().filter(|record| record.name == *target);
     let ips = wanted(of_target().filter_map(ip).collect(), family);
     let ttl = of_target().map(|record| record.ttl).min()?;
-    (!ips.is_empty()).then_some(Addresses { ips, ttl, gaps: Vec::new() })
+    (!ips.is_empty()).then_some(ResolvedAddresses { ips, ttl, gaps: Vec::new() })
 }
 
 /// `_postgres._tcp.db.internal` is a service of `db.internal` (RFC 6125 section 6.2.1).

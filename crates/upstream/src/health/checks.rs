@@ -9,13 +9,13 @@ use arc_swap::ArcSwapOption;
 
 /// The results of one endpoint's health checks.
 #[derive(Debug, Default)]
-pub struct Checks {
+pub struct CheckResults {
     pub(super) passed: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) failure: ArcSwapOption<String>,
 }
 
-impl Checks {
+impl CheckResults {
     /// Probes that passed.
     pub fn passed(&self) -> u64 {
         self.passed.load(Relaxed)

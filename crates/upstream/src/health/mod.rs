@@ -31,16 +31,16 @@ use std::{
 
 use attache_config::model::HealthCheck;
 use attache_telemetry::metrics;
-use attache_tls::Credential;
-pub use checks::Checks;
-use probe::{Failed, Prober};
+use attache_tls::CredentialHeader;
+pub use checks::CheckResults;
+use probe::{HealthCheckFailure, Prober};
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
-use verdict::Verdict;
+use verdict::EndpointHealth;
 
-use crate::{Endpoint, Shared, connect::Tls};
+use crate::{Endpoint, SharedUpstream, connect::Tls};
 
 /// How often the upstream's endpoints are compared with the running checks.
 const MEMBERS: Duration = Duration::from_millis(500);
@@ -51,7 +51,7 @@ const MEMBERS: Duration = Duration::from_millis(500);
 ///
 /// `tls` is the result of [`Tls::new`] for this upstream: probes show the same identity as calls, also after a change
 /// of its files. `credential` is added to probes by HTTP and gRPC.
-pub async fn run(shared: &Shared, tls: Option<&Tls>, credential: Option<&Credential>) {
+pub async fn run(shared: &SharedUpstream, tls: Option<&Tls>, credential: Option<&CredentialHeader>) {
     let Some(config) = &shared.config.health_check else {
         for endpoint in &shared.endpoints.load().endpoints {
             endpoint.set_healthy_because(true, "it is no longer checked");
@@ -75,7 +75,7 @@ pub async fn run(shared: &Shared, tls: Option<&Tls>, credential: Option<&Credent
                 continue;
             }
             let (prober, asked) = (prober.clone(), endpoint.clone());
-            let check = Check {
+            let check = EndpointCheck {
                 endpoint: endpoint.clone(),
                 config: config.clone(),
                 upstream: shared.config.name.clone(),
@@ -97,20 +97,23 @@ pub async fn run(shared: &Shared, tls: Option<&Tls>, credential: Option<&Credent
 }
 
 /// The checks of one endpoint.
-struct Check {
+struct EndpointCheck {
     endpoint: Arc<Endpoint>,
     config: HealthCheck,
     upstream: attache_config::model::Name,
 }
 
-impl Check {
+impl EndpointCheck {
     async fn repeat<F, T>(self, probe: F)
     where
         F: Fn() -> T,
-        T: Future<Output = Result<(), Failed>>,
+        T: Future<Output = Result<(), HealthCheckFailure>>,
     {
-        let mut verdict =
-            Verdict::new(self.endpoint.healthy.load(Relaxed), self.config.healthy, self.config.unhealthy);
+        let mut verdict = EndpointHealth::new(
+            self.endpoint.healthy.load(Relaxed),
+            self.config.healthy,
+            self.config.unhealthy,
+        );
         // A short random wait: when many proxies restart they don't all probe at the same moment, and the first result
         // still comes soon.
         sleep(self.config.interval.mul_f64(0.1 * fastrand::f64())).await;
@@ -118,7 +121,7 @@ impl Check {
             let limit = self.config.timeout;
             let outcome = match timeout(limit, probe()).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(Failed(format!("no answer within {limit:?}"))),
+                Err(_) => Err(HealthCheckFailure(format!("no answer within {limit:?}"))),
             };
             self.note(&mut verdict, outcome);
             let healthy = self.endpoint.healthy.load(Relaxed);
@@ -127,7 +130,7 @@ impl Check {
         }
     }
 
-    fn note(&self, verdict: &mut Verdict, outcome: Result<(), Failed>) {
+    fn note(&self, verdict: &mut EndpointHealth, outcome: Result<(), HealthCheckFailure>) {
         let checks = &self.endpoint.checks;
         let changed = verdict.note(outcome.is_ok());
         match outcome {
@@ -140,7 +143,7 @@ impl Check {
                     tracing::info!(upstream = %self.upstream, endpoint = %self.endpoint.label, "endpoint healthy");
                 }
             }
-            Err(Failed(why)) => {
+            Err(HealthCheckFailure(why)) => {
                 checks.failed.fetch_add(1, Relaxed);
                 if changed == Some(false) && self.endpoint.set_healthy_because(false, &why) {
                     metrics().transition(

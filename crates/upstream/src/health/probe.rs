@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{self, HealthCheck, Name, Probe, ProxyProtocolOut, UpstreamProtocol};
+use attache_config::model::{self, HealthCheck, HealthCheckKind, Name, ProxyProtocolOut, UpstreamProtocol};
 use attache_rpc::{
     Io,
-    client::{self, Bounds, DialError, Dialled, Protocol},
+    client::{self, CallLimits, CallProtocol, DialError, OpenedConnection},
     grpc::health,
 };
-use attache_tls::{Connector, Credential};
+use attache_tls::{Connector, CredentialHeader};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Version, header};
 use http_body_util::Full;
@@ -34,31 +34,31 @@ const MAX_ANSWER_BYTES: usize = 16 << 10;
 
 /// Why a probe failed, in words for the log.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Failed(pub(super) String);
+pub(super) struct HealthCheckFailure(pub(super) String);
 
-impl From<client::Error> for Failed {
+impl From<client::Error> for HealthCheckFailure {
     fn from(error: client::Error) -> Self {
         Self(format!("no answer: {error}"))
     }
 }
 
-fn failed(what: &str) -> impl Fn(&dyn Display) -> Failed + '_ {
-    move |why| Failed(format!("{what}: {why}"))
+fn failed(what: &str) -> impl Fn(&dyn Display) -> HealthCheckFailure + '_ {
+    move |why| HealthCheckFailure(format!("{what}: {why}"))
 }
 
 /// Asks endpoints of one upstream.
 pub(super) struct Prober {
-    probe: Probe,
+    probe: HealthCheckKind,
     name: Name,
     host: Name,
     protocol: UpstreamProtocol,
     tls: Option<Connector>,
-    credential: Option<Credential>,
+    credential: Option<CredentialHeader>,
     proxy_protocol: ProxyProtocolOut,
     /// The port to probe, in place of the endpoint's own.
     port: Option<NonZeroU16>,
     source: Option<IpAddr>,
-    bounds: Bounds,
+    bounds: CallLimits,
 }
 
 impl Prober {
@@ -66,13 +66,13 @@ impl Prober {
         upstream: &model::Upstream,
         check: &HealthCheck,
         tls: Option<&Tls>,
-        credential: Option<&Credential>,
+        credential: Option<&CredentialHeader>,
     ) -> Self {
         let alpn: &[&[u8]] = match (&check.probe, upstream.protocol) {
-            (Probe::Grpc { .. }, _) | (_, UpstreamProtocol::Http2) => &[b"h2"],
+            (HealthCheckKind::Grpc { .. }, _) | (_, UpstreamProtocol::Http2) => &[b"h2"],
             (_, UpstreamProtocol::Auto) => &[b"h2", b"http/1.1"],
-            (Probe::Http { .. }, _) | (_, UpstreamProtocol::Http1) => &[b"http/1.1"],
-            (Probe::Tcp { .. }, UpstreamProtocol::Tcp) => &[],
+            (HealthCheckKind::Http { .. }, _) | (_, UpstreamProtocol::Http1) => &[b"http/1.1"],
+            (HealthCheckKind::Tcp { .. }, UpstreamProtocol::Tcp) => &[],
         };
         Self {
             probe: check.probe.clone(),
@@ -90,16 +90,16 @@ impl Prober {
             port: check.port,
             source: upstream.source_address,
             // One timeout for all of a probe.
-            bounds: Bounds {
+            bounds: CallLimits {
                 connect: check.timeout,
                 total: check.timeout,
                 body: MAX_ANSWER_BYTES,
-                ..Bounds::default()
+                ..CallLimits::default()
             },
         }
     }
 
-    pub(super) async fn probe(&self, endpoint: &Endpoint) -> Result<(), Failed> {
+    pub(super) async fn probe(&self, endpoint: &Endpoint) -> Result<(), HealthCheckFailure> {
         match &endpoint.address {
             EndpointAddress::Tcp(address) => {
                 let mut address = *address;
@@ -117,7 +117,11 @@ impl Prober {
         }
     }
 
-    async fn secure<T: Io + 'static>(&self, endpoint: &Endpoint, mut io: T) -> Result<(), Failed> {
+    async fn secure<T: Io + 'static>(
+        &self,
+        endpoint: &Endpoint,
+        mut io: T,
+    ) -> Result<(), HealthCheckFailure> {
         // A probe has no client, and the header says so.
         let header = proxy_header(self.proxy_protocol, None);
         io.write_all(&header).await.map_err(|e| failed("write")(&e))?;
@@ -136,10 +140,10 @@ impl Prober {
         self.ask(io, http2).await
     }
 
-    async fn ask<T: Io + 'static>(&self, io: T, http2: bool) -> Result<(), Failed> {
+    async fn ask<T: Io + 'static>(&self, io: T, http2: bool) -> Result<(), HealthCheckFailure> {
         match &self.probe {
-            Probe::Tcp { send, expect } => talk(io, send, expect).await,
-            Probe::Http { path, host } => {
+            HealthCheckKind::Tcp { send, expect } => talk(io, send, expect).await,
+            HealthCheckKind::Http { path, host } => {
                 let host = host.as_ref().unwrap_or(&self.host);
                 let request = if http2 {
                     Request::get(format!("{}{path}", self.base(host))).version(Version::HTTP_2)
@@ -150,12 +154,17 @@ impl Prober {
                 // Only the response's head decides.
                 let response = client::stream(dialled(io, http2), self.own(request)?, self.bounds).await?;
                 let status = response.status;
-                if status.is_success() { Ok(()) } else { Err(Failed(format!("status {}", status.as_u16()))) }
+                if status.is_success() {
+                    Ok(())
+                } else {
+                    Err(HealthCheckFailure(format!("status {}", status.as_u16())))
+                }
             }
-            Probe::Grpc { service } => {
+            HealthCheckKind::Grpc { service } => {
                 let request = health::check(&self.base(&self.host), service);
                 let request = self.own(request.map_err(|e| failed("health_check")(&e))?)?;
-                health::verdict(&client::call(dialled(io, true), request, self.bounds).await?).map_err(Failed)
+                health::verdict(&client::call(dialled(io, true), request, self.bounds).await?)
+                    .map_err(HealthCheckFailure)
             }
         }
     }
@@ -165,7 +174,7 @@ impl Prober {
     }
 
     /// Adds the headers of every probe.
-    fn own(&self, mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, Failed> {
+    fn own(&self, mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, HealthCheckFailure> {
         let headers = request.headers_mut();
         headers.insert(header::USER_AGENT, HeaderValue::from_static("attache-health"));
         if let Some(credential) = &self.credential {
@@ -177,12 +186,12 @@ impl Prober {
     }
 }
 
-fn dialled(io: impl Io + 'static, http2: bool) -> Ready<Result<Dialled, DialError>> {
-    ready(Ok(Dialled::new(io, if http2 { Protocol::Http2 } else { Protocol::Http1 })))
+fn dialled(io: impl Io + 'static, http2: bool) -> Ready<Result<OpenedConnection, DialError>> {
+    ready(Ok(OpenedConnection::new(io, if http2 { CallProtocol::Http2 } else { CallProtocol::Http1 })))
 }
 
 /// Sends, and reads until every expected part was found, each after the one before (Envoy's matching of `receive`).
-async fn talk<T: Io>(mut io: T, send: &[u8], expect: &[Arc<[u8]>]) -> Result<(), Failed> {
+async fn talk<T: Io>(mut io: T, send: &[u8], expect: &[Arc<[u8]>]) -> Result<(), HealthCheckFailure> {
     if !send.is_empty() {
         io.write_all(send).await.map_err(|e| failed("write")(&e))?;
         io.flush().await.map_err(|e| failed("write")(&e))?;
@@ -196,14 +205,17 @@ async fn talk<T: Io>(mut io: T, send: &[u8], expect: &[Arc<[u8]>]) -> Result<(),
                 Err(next) => from = next,
             }
             if answer.len() > MAX_ANSWER_BYTES {
-                return Err(Failed(format!(
+                return Err(HealthCheckFailure(format!(
                     "the first {MAX_ANSWER_BYTES} bytes don't have `{}`",
                     part.escape_ascii()
                 )));
             }
             if io.read_buf(&mut answer).await.map_err(|e| failed("read")(&e))? == 0 {
                 let got = answer.get(..answer.len().min(64)).unwrap_or_default().escape_ascii();
-                return Err(Failed(format!("closed without `{}`; it said `{got}`", part.escape_ascii())));
+                return Err(HealthCheckFailure(format!(
+                    "closed without `{}`; it said `{got}`",
+                    part.escape_ascii()
+                )));
             }
         };
     }

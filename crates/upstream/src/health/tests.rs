@@ -1,6 +1,6 @@
 use std::{cell::RefCell, num::NonZeroU16, rc::Rc};
 
-use attache_config::model::{self, Probe, UpstreamProtocol};
+use attache_config::model::{self, HealthCheckKind, UpstreamProtocol};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -12,7 +12,7 @@ use crate::{EndpointAddress, EndpointSpec};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn config(probe: Probe) -> HealthCheck {
+fn config(probe: HealthCheckKind) -> HealthCheck {
     HealthCheck {
         probe,
         interval: 10 * SECOND,
@@ -35,11 +35,15 @@ fn endpoint(address: std::net::SocketAddr) -> Arc<Endpoint> {
     Arc::new(Endpoint::new(EndpointSpec::new(EndpointAddress::Tcp(address))))
 }
 
-fn http(path: &str) -> Probe {
-    Probe::Http { path: path.into(), host: None }
+fn http(path: &str) -> HealthCheckKind {
+    HealthCheckKind::Http { path: path.into(), host: None }
 }
 
-async fn ask(probe: Probe, protocol: UpstreamProtocol, address: std::net::SocketAddr) -> Result<(), Failed> {
+async fn ask(
+    probe: HealthCheckKind,
+    protocol: UpstreamProtocol,
+    address: std::net::SocketAddr,
+) -> Result<(), HealthCheckFailure> {
     let check = config(probe);
     Prober::new(&upstream(Some(check.clone()), protocol), &check, None, None).probe(&endpoint(address)).await
 }
@@ -63,8 +67,14 @@ async fn server(answer: &'static [u8]) -> (std::net::SocketAddr, tokio::task::Jo
 async fn http_passes_on_200_to_299_only() {
     for (answer, passes) in [
         (&b"HTTP/1.1 204 No Content\r\n\r\n"[..], Ok(())),
-        (b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n", Err(Failed("status 503".into()))),
-        (b"HTTP/1.1 301 Moved\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", Err(Failed("status 301".into()))),
+        (
+            b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+            Err(HealthCheckFailure("status 503".into())),
+        ),
+        (
+            b"HTTP/1.1 301 Moved\r\nlocation: /\r\ncontent-length: 0\r\n\r\n",
+            Err(HealthCheckFailure("status 301".into())),
+        ),
     ] {
         let (address, server) = server(answer).await;
         assert_eq!(ask(http("/healthz?full=1"), UpstreamProtocol::Auto, address).await, passes);
@@ -97,15 +107,15 @@ async fn another_port_of_the_address_is_asked_by_http_for_opaque_bytes() {
 async fn tcp_passes_on_a_connection_and_fails_without() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    assert_eq!(ask(Probe::connection(), UpstreamProtocol::Tcp, address).await, Ok(()));
+    assert_eq!(ask(HealthCheckKind::connection(), UpstreamProtocol::Tcp, address).await, Ok(()));
     drop(listener);
-    let why = ask(Probe::connection(), UpstreamProtocol::Tcp, address).await.unwrap_err().0;
+    let why = ask(HealthCheckKind::connection(), UpstreamProtocol::Tcp, address).await.unwrap_err().0;
     assert!(why.starts_with("connect: "), "{why}");
 }
 
 #[tokio::test]
 async fn tcp_passes_on_the_bytes_that_are_expected_in_their_order() {
-    let probe = |expect: &[&str]| Probe::Tcp {
+    let probe = |expect: &[&str]| HealthCheckKind::Tcp {
         send: (*b"PING\r\n").into(),
         expect: expect.iter().map(|part| part.as_bytes().into()).collect(),
     };
@@ -119,7 +129,7 @@ async fn tcp_passes_on_the_bytes_that_are_expected_in_their_order() {
     ] {
         let (address, server) = server(answer.as_bytes()).await;
         let got = ask(probe(expect), UpstreamProtocol::Tcp, address).await;
-        assert_eq!(got, outcome.map_err(|why| Failed(why.into())));
+        assert_eq!(got, outcome.map_err(|why| HealthCheckFailure(why.into())));
         assert_eq!(server.await.unwrap(), b"PING\r\n");
     }
 }
@@ -128,24 +138,24 @@ async fn tcp_passes_on_the_bytes_that_are_expected_in_their_order() {
 async fn an_endless_answer_fails_a_tcp_check_by_its_length() {
     static ENDLESS: [u8; 40_000] = [b'x'; 40_000];
     let (address, _server) = server(&ENDLESS).await;
-    let probe = Probe::Tcp { send: (*b"?").into(), expect: vec![(*b"y").into()] };
+    let probe = HealthCheckKind::Tcp { send: (*b"?").into(), expect: vec![(*b"y").into()] };
     let why = ask(probe, UpstreamProtocol::Tcp, address).await.unwrap_err().0;
     assert_eq!(why, "the first 16384 bytes don't have `y`");
 }
 
 #[tokio::test]
 async fn grpc_passes_only_while_serving() {
-    for (status, outcome) in [(1, Ok(())), (2, Err(Failed("NOT_SERVING".into())))] {
+    for (status, outcome) in [(1, Ok(())), (2, Err(HealthCheckFailure("NOT_SERVING".into())))] {
         let (address, asked) = grpc_server(Ok(status)).await;
-        let probe = Probe::Grpc { service: "shop".into() };
+        let probe = HealthCheckKind::Grpc { service: "shop".into() };
         assert_eq!(ask(probe, UpstreamProtocol::Auto, address).await, outcome);
         let (path, message) = asked.await.unwrap();
         assert_eq!(path, "/grpc.health.v1.Health/Check");
         assert_eq!(message, b"\0\0\0\0\x06\x0a\x04shop");
     }
     let (address, _asked) = grpc_server(Err("12")).await;
-    let outcome = ask(Probe::Grpc { service: "".into() }, UpstreamProtocol::Http2, address).await;
-    assert_eq!(outcome, Err(Failed("grpc-status 12".into())));
+    let outcome = ask(HealthCheckKind::Grpc { service: "".into() }, UpstreamProtocol::Http2, address).await;
+    assert_eq!(outcome, Err(HealthCheckFailure("grpc-status 12".into())));
 }
 
 /// A health service by hyper's server: a status, or a grpc-status in an answer without a body.
@@ -172,7 +182,7 @@ async fn grpc_server(
                     message.extend_from_slice(&frame.into_data().unwrap_or_default());
                 }
                 sender.unwrap().send((head.uri.path().to_owned(), message)).unwrap();
-                let mut response = http::Response::new(Frames(Vec::new()));
+                let mut response = http::Response::new(ScriptedFrames(Vec::new()));
                 response
                     .headers_mut()
                     .insert("content-type", http::HeaderValue::from_static("application/grpc"));
@@ -202,9 +212,9 @@ async fn grpc_server(
 }
 
 /// Frames, last first.
-struct Frames(Vec<http_body::Frame<bytes::Bytes>>);
+struct ScriptedFrames(Vec<http_body::Frame<bytes::Bytes>>);
 
-impl http_body::Body for Frames {
+impl http_body::Body for ScriptedFrames {
     type Data = bytes::Bytes;
     type Error = std::convert::Infallible;
 
@@ -219,8 +229,11 @@ impl http_body::Body for Frames {
 #[tokio::test(start_paused = true)]
 async fn thresholds_intervals_and_timeouts_keep_their_times() {
     let endpoint = endpoint(([10, 0, 0, 1], 80).into());
-    let check =
-        Check { endpoint: endpoint.clone(), config: config(Probe::connection()), upstream: "orders".into() };
+    let check = EndpointCheck {
+        endpoint: endpoint.clone(),
+        config: config(HealthCheckKind::connection()),
+        upstream: "orders".into(),
+    };
     // Passes, fails three times (once by the timeout), passes from then on.
     let seen = Rc::new(RefCell::new(Vec::new()));
     let start = Instant::now();
@@ -230,7 +243,7 @@ async fn thresholds_intervals_and_timeouts_keep_their_times() {
             seen.borrow_mut().push((start.elapsed(), endpoint.usable()));
             let n = seen.borrow().len();
             match n {
-                2 | 4 => Err(Failed("status 500".into())),
+                2 | 4 => Err(HealthCheckFailure("status 500".into())),
                 3 => std::future::pending().await,
                 _ => Ok(()),
             }
@@ -260,10 +273,10 @@ async fn thresholds_intervals_and_timeouts_keep_their_times() {
 async fn new_endpoints_are_checked_and_a_removed_check_leaves_no_endpoint_unhealthy() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut check = config(Probe::connection());
+    let mut check = config(HealthCheckKind::connection());
     check.interval = Duration::from_millis(20);
     check.unhealthy_interval = check.interval;
-    let mut shared = Shared::new(Arc::new(upstream(Some(check), UpstreamProtocol::Tcp)));
+    let mut shared = SharedUpstream::new(Arc::new(upstream(Some(check), UpstreamProtocol::Tcp)));
     let spec = EndpointSpec::new(EndpointAddress::Tcp(address));
     shared.replace_endpoints(vec![spec], None);
     let endpoint = shared.endpoints.load().endpoints[0].clone();

@@ -2,7 +2,7 @@
 
 /// One endpoint's health as its probes see it.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct EndpointHealth {
     healthy: bool,
     first: bool,
     /// Probes in a row that contradict `healthy`.
@@ -11,7 +11,7 @@ pub(super) struct Verdict {
     down: u32,
 }
 
-impl Verdict {
+impl EndpointHealth {
     pub(super) fn new(healthy: bool, up: u32, down: u32) -> Self {
         Self { healthy, first: true, against: 0, up: up.max(1), down: down.max(1) }
     }
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_first_probe_decides_alone_and_later_only_several_in_a_row_do() {
-        let mut verdict = Verdict::new(true, 2, 3);
+        let mut verdict = EndpointHealth::new(true, 2, 3);
         assert_eq!(verdict.note(false), Some(false));
         let notes = [true, false, true, true, false, false, true, false, false, false];
         let changes: Vec<_> = notes.into_iter().map(|passed| verdict.note(passed)).collect();
@@ -55,7 +55,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_change_needs_a_row_of_its_threshold(up in 1..5u32, down in 1..5u32, probes: Vec<bool>) {
-            let mut verdict = Verdict::new(true, up, down);
+            let mut verdict = EndpointHealth::new(true, up, down);
             for i in 0..probes.len() {
                 if let Some(healthy) = verdict.note(probes[i]) && i > 0 {
                     let row = if healthy { up } else { down } as usize;

@@ -49,8 +49,8 @@ pub use passive::{Ejections, Passive};
 use tokio::time::Instant;
 
 use crate::{
-    Endpoint, Shared,
-    attempt::{Failure, Outcome},
+    Endpoint, SharedUpstream,
+    attempt::{EndpointFailure, Outcome},
     status::EjectionStatus,
 };
 
@@ -81,13 +81,13 @@ impl Passive {
 }
 
 /// Whether some endpoint has failures in a row: only then does a success matter.
-pub fn failing(shared: &Shared) -> bool {
+pub fn failing(shared: &SharedUpstream) -> bool {
     shared.ejections.failing.is_up()
 }
 
 /// Counts the end of a request or a connection to an endpoint, and ejects the endpoint if it has too many failures.
 /// True if this ejected it.
-pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Instant) -> bool {
+pub fn report(shared: &SharedUpstream, endpoint: &Endpoint, outcome: Outcome, now: Instant) -> bool {
     let config = &shared.config.outlier_ejection;
     let passive = &endpoint.passive;
     let tripped = match outcome {
@@ -98,12 +98,12 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
             return false;
         }
         Outcome::CallerGaveUp | Outcome::Inconclusive => return false,
-        Outcome::Failed(Failure::Answer(_)) => {
+        Outcome::Failed(EndpointFailure::Answer(_)) => {
             rates::failed(shared, endpoint);
             reset(&passive.consecutive_local);
             add(&passive.consecutive_5xx, config.consecutive_5xx)
         }
-        Outcome::Failed(Failure::NoAnswer(_)) | Outcome::Overdue(_) => {
+        Outcome::Failed(EndpointFailure::NoAnswer(_)) | Outcome::Overdue(_) => {
             rates::failed(shared, endpoint);
             let local = add(&passive.consecutive_local, config.consecutive_local);
             add(&passive.consecutive_5xx, config.consecutive_5xx) || local
@@ -112,16 +112,16 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
     passive.note(endpoint, outcome.reason(), now);
     // The row was written before, as the flag requires.
     shared.ejections.failing.raise();
-    tripped && eject(shared, endpoint, outcome.reason(), &Row { passive, outcome }, now)
+    tripped && eject(shared, endpoint, outcome.reason(), &FailureRow { passive, outcome }, now)
 }
 
 /// For the log.
-struct Row<'a> {
+struct FailureRow<'a> {
     passive: &'a Passive,
     outcome: Outcome,
 }
 
-impl fmt::Display for Row<'_> {
+impl fmt::Display for FailureRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row =
             self.passive.consecutive_5xx.load(Relaxed).max(self.passive.consecutive_local.load(Relaxed));
@@ -130,7 +130,7 @@ impl fmt::Display for Row<'_> {
 }
 
 /// Lowers the flag once no endpoint has a row.
-fn settle(shared: &Shared) {
+fn settle(shared: &SharedUpstream) {
     let in_a_row = || {
         shared.endpoints.load().endpoints.iter().any(|endpoint| {
             let passive = &endpoint.passive;
@@ -152,7 +152,7 @@ fn add(counter: &AtomicU32, threshold: u32) -> bool {
 }
 
 fn eject(
-    shared: &Shared,
+    shared: &SharedUpstream,
     endpoint: &Endpoint,
     counted: Option<Reason>,
     why: &dyn fmt::Display,
@@ -218,7 +218,7 @@ fn allowed(endpoints: usize, max_percent: f64) -> usize {
 
 /// Ends the ejections whose time has passed, half-opens the breakers whose time has passed, and returns when the next
 /// one is due.
-pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
+pub fn recover(shared: &SharedUpstream, now: Instant) -> Option<Instant> {
     let mut next: Option<Instant> = None;
     for endpoint in &shared.endpoints.load().endpoints {
         if !endpoint.ejected.load(Relaxed) {
@@ -241,11 +241,11 @@ pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
 }
 
 /// Ends ejections on time and checks rates, for as long as it is polled. One for each upstream, on the control thread.
-pub async fn run(shared: &Shared) {
+pub async fn run(shared: &SharedUpstream) {
     tokio::join!(recoveries(shared), rates::run(shared));
 }
 
-async fn recoveries(shared: &Shared) {
+async fn recoveries(shared: &SharedUpstream) {
     loop {
         let changed = shared.ejections.changed.notified();
         match recover(shared, Instant::now()) {

@@ -15,7 +15,7 @@ use crate::flag::Flag;
 pub struct Passive {
     pub(super) consecutive_5xx: AtomicU32,
     pub(super) consecutive_local: AtomicU32,
-    pub(super) rates: Counts,
+    pub(super) rates: IntervalCounts,
     /// n: the number of ejections that are not yet forgotten.
     pub(super) multiplier: AtomicU32,
     /// End of the last ejection, nanoseconds since the endpoint was added.
@@ -56,17 +56,17 @@ pub struct Ejections {
     pub(super) busy: AtomicBool,
     /// Some endpoint may have failures in a row.
     pub(super) failing: Flag,
-    pub(super) rates: Switch,
+    pub(super) rates: CountingSwitch,
     pub(super) changed: Notify,
 }
 
 /// The counts of one endpoint in this interval.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct IntervalCounts {
     pub(super) begun: AtomicU32,
     pub(super) failed: AtomicU32,
 }
 
 /// Whether requests of an upstream are counted at all.
 #[derive(Debug, Default)]
-pub(super) struct Switch(pub(super) AtomicBool);
+pub(super) struct CountingSwitch(pub(super) AtomicBool);

@@ -12,26 +12,26 @@ use crate::{
     test_support::{attempt, context},
 };
 
-const FAILED: Outcome = Outcome::Failed(Failure::Answer(StatusCode::INTERNAL_SERVER_ERROR));
-const REFUSED: Outcome = Outcome::Failed(Failure::NoAnswer(Reason::ConnectRefused));
+const FAILED: Outcome = Outcome::Failed(EndpointFailure::Answer(StatusCode::INTERNAL_SERVER_ERROR));
+const REFUSED: Outcome = Outcome::Failed(EndpointFailure::NoAnswer(Reason::ConnectRefused));
 const SECOND: Duration = Duration::from_secs(1);
 
-fn shared(endpoints: u16, ejection: model::OutlierEjection) -> Arc<Shared> {
+fn shared(endpoints: u16, ejection: model::OutlierEjection) -> Arc<SharedUpstream> {
     let config = model::Upstream {
         outlier_ejection: ejection,
         ..model::Upstream::new("orders", model::Address::OriginalDestination)
     };
-    let shared = Shared::new(Arc::new(config));
+    let shared = SharedUpstream::new(Arc::new(config));
     let spec = |port| EndpointSpec::new(EndpointAddress::Tcp(([10, 0, 0, 1], port).into()));
     shared.replace_endpoints((1..=endpoints).map(spec).collect(), None);
     Arc::new(shared)
 }
 
-fn endpoint(shared: &Shared, index: usize) -> Arc<Endpoint> {
+fn endpoint(shared: &SharedUpstream, index: usize) -> Arc<Endpoint> {
     shared.endpoints.load().endpoints[index].clone()
 }
 
-fn fail(shared: &Shared, index: usize, times: u32, outcome: Outcome) -> bool {
+fn fail(shared: &SharedUpstream, index: usize, times: u32, outcome: Outcome) -> bool {
     let endpoint = endpoint(shared, index);
     (0..times).any(|_| report(shared, &endpoint, outcome, Instant::now()))
 }
@@ -166,12 +166,12 @@ fn only_failures_that_an_endpoint_caused_count() {
     assert_eq!(Outcome::of_response(StatusCode::OK, &grpc("5")), Outcome::Success);
     assert_eq!(
         Outcome::of_response(StatusCode::OK, &grpc("14")),
-        Outcome::Failed(Failure::Answer(StatusCode::SERVICE_UNAVAILABLE))
+        Outcome::Failed(EndpointFailure::Answer(StatusCode::SERVICE_UNAVAILABLE))
     );
     let error = |reason, sent| Outcome::of_error(&Error::new(reason, sent));
     assert_eq!(error(Reason::OverflowPending, SentPart::Nothing), Outcome::Inconclusive);
     assert_eq!(error(Reason::UpstreamReset, SentPart::Refused), Outcome::Inconclusive);
-    let reset = Outcome::Failed(Failure::NoAnswer(Reason::UpstreamReset));
+    let reset = Outcome::Failed(EndpointFailure::NoAnswer(Reason::UpstreamReset));
     assert_eq!(error(Reason::UpstreamReset, SentPart::Request), reset);
     let mut race = Error::new(Reason::UpstreamReset, SentPart::Request);
     race.reused = true;
@@ -216,18 +216,18 @@ async fn a_success_matters_only_while_there_are_rows() {
 }
 
 #[derive(Clone, Debug)]
-enum Op {
+enum OutlierOp {
     Report(usize, Outcome),
     Health(usize, bool),
     Wait(u16),
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn op() -> impl Strategy<Value = OutlierOp> {
     let outcome = prop_oneof![1 => Just(Outcome::Success), 8 => Just(FAILED), 8 => Just(REFUSED)];
     prop_oneof![
-        40 => (0..12usize, outcome).prop_map(|(index, outcome)| Op::Report(index, outcome)),
-        1 => (0..12usize, any::<bool>()).prop_map(|(index, healthy)| Op::Health(index, healthy)),
-        4 => (0..60u16).prop_map(Op::Wait),
+        40 => (0..12usize, outcome).prop_map(|(index, outcome)| OutlierOp::Report(index, outcome)),
+        1 => (0..12usize, any::<bool>()).prop_map(|(index, healthy)| OutlierOp::Health(index, healthy)),
+        4 => (0..60u16).prop_map(OutlierOp::Wait),
     ]
 }
 
@@ -244,16 +244,16 @@ proptest! {
         let mut now = Instant::now();
         for op in ops {
             match op {
-                Op::Report(index, outcome) => {
+                OutlierOp::Report(index, outcome) => {
                     let endpoint = &set.endpoints[index % set.endpoints.len()];
                     if report(&shared, endpoint, outcome, now) {
                         prop_assert!(set.endpoints.iter().any(|e| e.usable()), "the last one went");
                     }
                 }
-                Op::Health(index, healthy) => {
+                OutlierOp::Health(index, healthy) => {
                     set.endpoints[index % set.endpoints.len()].set_healthy(healthy);
                 }
-                Op::Wait(seconds) => {
+                OutlierOp::Wait(seconds) => {
                     now += u32::from(seconds) * SECOND;
                     recover(&shared, now);
                 }

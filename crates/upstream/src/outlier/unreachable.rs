@@ -20,13 +20,13 @@ use attache_telemetry::{Reason, metrics};
 use tokio::time::Instant;
 
 use super::EjectionGuard;
-use crate::{Endpoint, Shared};
+use crate::{Endpoint, SharedUpstream};
 
 /// The shortest time between two calls that try an endpoint which is out.
-const KNOCK: Duration = Duration::from_millis(100);
+const MIN_TRIAL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A connection to the endpoint could not be made. True if the endpoint is out because of that, or was out before.
-pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool {
+pub(crate) fn lost(shared: &SharedUpstream, endpoint: &Endpoint, reason: Reason) -> bool {
     if endpoint.unreachable.load(Relaxed) {
         return true;
     }
@@ -61,11 +61,11 @@ fn is_tls(reason: &str) -> bool {
 }
 
 /// A connection to the endpoint was made.
-pub(crate) fn found(shared: &Shared, endpoint: &Endpoint) {
+pub(crate) fn found(shared: &SharedUpstream, endpoint: &Endpoint) {
     back(shared, endpoint, "a connection was made");
 }
 
-fn back(shared: &Shared, endpoint: &Endpoint, why: &'static str) {
+fn back(shared: &SharedUpstream, endpoint: &Endpoint, why: &'static str) {
     if endpoint.unreachable.load(Relaxed) && endpoint.set_unreachable(false, why) {
         let label = Some(&*endpoint.label);
         metrics().transition(&shared.config.name, label, "connection", "back", why);
@@ -79,7 +79,7 @@ pub(crate) fn may_knock(endpoint: &Endpoint, now: Instant) -> bool {
         return true;
     }
     let now = endpoint.since_added(now);
-    let next = now.saturating_add(u64::try_from(KNOCK.as_nanos()).unwrap_or(u64::MAX));
+    let next = now.saturating_add(u64::try_from(MIN_TRIAL_INTERVAL.as_nanos()).unwrap_or(u64::MAX));
     let due = endpoint.knock_at.load(Relaxed);
     due <= now && endpoint.knock_at.compare_exchange(due, next, Relaxed, Relaxed).is_ok()
 }

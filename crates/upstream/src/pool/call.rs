@@ -9,9 +9,9 @@ use http::{Method, StatusCode};
 
 use super::{
     EndpointPool, form,
-    h1::H1,
+    h1::H1Connection,
     h1_body,
-    h2::{self, H2},
+    h2::{self, H2Connection},
     h2_call, upgraded,
 };
 use crate::{Endpoint, Error, attempt::Attempt};
@@ -19,14 +19,14 @@ use crate::{Endpoint, Error, attempt::Attempt};
 /// A connection that is ready for one request.
 pub(crate) struct ReadyConnection {
     pub(super) home: Rc<EndpointPool>,
-    pub(super) kind: Kind,
+    pub(super) kind: PooledConnection,
     /// It was open before this call asked for it.
     pub(crate) reused: bool,
 }
 
-pub(super) enum Kind {
-    H1(Box<H1>),
-    H2(Rc<H2>, h2::Lease),
+pub(super) enum PooledConnection {
+    H1(Box<H1Connection>),
+    H2(Rc<H2Connection>, h2::StreamPermit),
 }
 
 impl ReadyConnection {
@@ -37,24 +37,24 @@ impl ReadyConnection {
     /// The peer's identity, from its certificate.
     pub(crate) fn peer(&self) -> Option<&Name> {
         match &self.kind {
-            Kind::H1(connection) => connection.peer.as_ref(),
-            Kind::H2(connection, _) => connection.peer.as_ref(),
+            PooledConnection::H1(connection) => connection.peer.as_ref(),
+            PooledConnection::H2(connection, _) => connection.peer.as_ref(),
         }
     }
 
     /// It has carried no request yet, so the peer can't have closed it as idle.
     pub(crate) fn is_fresh(&self) -> bool {
         match &self.kind {
-            Kind::H1(connection) => connection.is_fresh(),
-            Kind::H2(..) => true,
+            PooledConnection::H1(connection) => connection.is_fresh(),
+            PooledConnection::H2(..) => true,
         }
     }
 
     /// Whether the peer accepts extended CONNECT (RFC 8441).
     pub(crate) async fn takes_extended_connect(&self, limit: Duration) -> bool {
         match &self.kind {
-            Kind::H1(_) => false,
-            Kind::H2(connection, _) => connection.takes_extended_connect(limit).await,
+            PooledConnection::H1(_) => false,
+            PooledConnection::H2(connection, _) => connection.takes_extended_connect(limit).await,
         }
     }
 
@@ -69,8 +69,8 @@ impl ReadyConnection {
         on_informational: Option<&OnInformational>,
     ) -> Result<Response<Body>, Error> {
         let mut connection = match self.kind {
-            Kind::H1(connection) => connection,
-            Kind::H2(connection, lease) => {
+            PooledConnection::H1(connection) => connection,
+            PooledConnection::H2(connection, lease) => {
                 return h2_call::send(&connection, lease, request, in_flight, on_informational).await;
             }
         };

@@ -11,7 +11,7 @@
 //!
 //! HTTP/2: a connection with streams can't be closed. A worker that has no other connection opens no stream for
 //! [`SHARE`], so that the running ones may end and the connection becomes idle. It does so only once in
-//! [`SHARE_AGAIN`], since streams may be long.
+//! [`SHARE_INTERVAL`], since streams may be long.
 //!
 //! This costs a request one atomic load when its connection returns to the pool. A closed connection wakes the call
 //! that has waited longest.
@@ -21,20 +21,20 @@ use std::{cell::Cell, sync::atomic::Ordering::Relaxed, time::Duration};
 use attache_telemetry::Reason;
 use tokio::time::{Instant, timeout};
 
-use super::{Pool, Tick};
+use super::{ConnectionPool, Tick};
 use crate::{
-    Error, SentPart, Shared,
+    Error, SentPart, SharedUpstream,
     limit::{ConnectionPermit, PendingPermit},
 };
 
 /// How often a waiting call tries again: it gets no notification of connections that became idle meanwhile.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+const REPEAT_INTERVAL: Duration = Duration::from_millis(20);
 /// The most idle connections in a row that a worker uses for its own calls, before it closes one for another worker.
 const MAX_KEPT_IN_A_ROW: u32 = 16;
 /// How long a worker opens no stream, so that an HTTP/2 connection may become idle.
 const SHARE: Duration = Duration::from_millis(100);
 /// The time from one such pause to the next.
-const SHARE_AGAIN: Duration = Duration::from_secs(1);
+const SHARE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One worker's part in it.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ pub(super) struct WorkerShare {
 
 /// How a connection was closed to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closed {
+pub(super) enum Eviction {
     /// It is closed.
     Now,
     /// Its own task closes it soon.
@@ -59,13 +59,13 @@ pub(super) enum Closed {
 
 impl Tick {
     /// Calls of other workers wait.
-    fn others_wait(&self, shared: &Shared) -> bool {
+    fn others_wait(&self, shared: &SharedUpstream) -> bool {
         let waiting = shared.queue.waiting.get();
         waiting > 0 && waiting > self.own.waiting.get()
     }
 
     /// Whether a connection that comes back is to be closed, because another worker needs its permit.
-    pub(super) fn gives_up(&self, shared: &Shared) -> bool {
+    pub(super) fn gives_up(&self, shared: &SharedUpstream) -> bool {
         if !self.others_wait(shared) {
             return false;
         }
@@ -76,14 +76,14 @@ impl Tick {
     }
 
     /// Whether no stream is to be opened, so that an HTTP/2 connection may become idle.
-    pub(super) fn pauses(&self, shared: &Shared) -> bool {
+    pub(super) fn pauses(&self, shared: &SharedUpstream) -> bool {
         let paused = self.own.paused_at.get().is_some_and(|at| at.elapsed() < SHARE);
         paused && self.others_wait(shared)
     }
 
     fn pause(&self) {
         let now = Instant::now();
-        let due = |at: Instant| now.saturating_duration_since(at) >= SHARE_AGAIN;
+        let due = |at: Instant| now.saturating_duration_since(at) >= SHARE_INTERVAL;
         if self.own.paused_at.get().is_none_or(due) {
             self.own.paused_at.set(Some(now));
         }
@@ -91,14 +91,14 @@ impl Tick {
 }
 
 /// One call that waits; it counts as waiting until it is dropped.
-pub(super) struct Waiting<'a> {
-    pool: &'a Pool,
+pub(super) struct WaitingCall<'a> {
+    pool: &'a ConnectionPool,
     since: Instant,
     asked: Cell<bool>,
 }
 
-impl<'a> Waiting<'a> {
-    pub(super) fn begin(pool: &'a Pool) -> Self {
+impl<'a> WaitingCall<'a> {
+    pub(super) fn begin(pool: &'a ConnectionPool) -> Self {
         pool.shared.queue.waiting.enter();
         let waiting = &pool.tick.own.waiting;
         waiting.set(waiting.get() + 1);
@@ -118,7 +118,7 @@ impl<'a> Waiting<'a> {
             return Err(pool.refused(Reason::OverflowConnections));
         }
         let own = &pool.tick.own;
-        let due = own.asked_at.get().is_none_or(|at| now.saturating_duration_since(at) >= ASK_AGAIN);
+        let due = own.asked_at.get().is_none_or(|at| now.saturating_duration_since(at) >= REPEAT_INTERVAL);
         if due || !self.asked.replace(true) {
             own.asked_at.set(Some(now));
             pool.shared.queue.ask();
@@ -129,12 +129,12 @@ impl<'a> Waiting<'a> {
                 () = pool.tick.freed.notified() => {}
             }
         };
-        let _ = timeout(ASK_AGAIN, woken).await;
+        let _ = timeout(REPEAT_INTERVAL, woken).await;
         Ok(())
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
         self.pool.shared.queue.waiting.leave();
         let waiting = &self.pool.tick.own.waiting;
@@ -142,7 +142,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Pool {
+impl ConnectionPool {
     /// A permit for a connection, if one is free and no call waits for it.
     pub(super) fn permit_at_once(&self) -> Option<ConnectionPermit> {
         if self.shared.queue.waiting.get() > 0 {
@@ -152,12 +152,12 @@ impl Pool {
     }
 
     /// A permit for a connection, for a call that waits: a free one, or that of an idle connection of this worker.
-    pub(super) fn permit_for(&self, _: &Waiting<'_>) -> Option<ConnectionPermit> {
+    pub(super) fn permit_for(&self, _: &WaitingCall<'_>) -> Option<ConnectionPermit> {
         loop {
             if let Ok(permit) = ConnectionPermit::take(&self.shared) {
                 return Some(permit);
             }
-            if self.tick.pauses(&self.shared) || self.close_one_idle()? == Closed::Soon {
+            if self.tick.pauses(&self.shared) || self.close_one_idle()? == Eviction::Soon {
                 return None;
             }
         }
@@ -169,7 +169,7 @@ impl Pool {
             return Ok(permit);
         }
         let _pending = PendingPermit::take(&self.shared).map_err(|reason| self.refused(reason))?;
-        let waiting = Waiting::begin(self);
+        let waiting = WaitingCall::begin(self);
         loop {
             if let Some(permit) = self.permit_for(&waiting) {
                 return Ok(permit);
@@ -195,7 +195,7 @@ impl Pool {
     }
 
     /// Closes the longest-idle connection of this worker, to make room for another.
-    fn close_one_idle(&self) -> Option<Closed> {
+    fn close_one_idle(&self) -> Option<Eviction> {
         let homes = self.homes.borrow();
         let h1 = homes.values().filter_map(|home| {
             let since = home.idle.borrow().front()?.idle_since;
@@ -209,17 +209,17 @@ impl Pool {
         match (h1, h2) {
             (Some((since, _)), Some((older, home))) if older < since => home.close_idle_h2(older),
             (None, Some((since, home))) => home.close_idle_h2(since),
-            (Some((_, home)), _) => home.idle.borrow_mut().pop_front().map(|_| Closed::Now),
+            (Some((_, home)), _) => home.idle.borrow_mut().pop_front().map(|_| Eviction::Now),
             (None, None) => None,
         }
     }
 }
 
 impl super::EndpointPool {
-    fn close_idle_h2(&self, since: u64) -> Option<Closed> {
+    fn close_idle_h2(&self, since: u64) -> Option<Eviction> {
         let mut h2 = self.h2.borrow_mut();
         let at = h2.iter().position(|h2| h2.is_idle() && h2.busy_at.get() == since)?;
         h2.swap_remove(at);
-        Some(Closed::Soon)
+        Some(Eviction::Soon)
     }
 }

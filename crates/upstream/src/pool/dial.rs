@@ -25,16 +25,16 @@ use tokio::{
 };
 
 use super::{
-    EndpointPool, Pool, Spoken,
-    call::{Kind, ReadyConnection},
-    connection_limit::Waiting,
-    h1::H1,
-    h2::H2,
+    AlpnResult, ConnectionPool, EndpointPool,
+    call::{PooledConnection, ReadyConnection},
+    connection_limit::WaitingCall,
+    h1::H1Connection,
+    h2::H2Connection,
     owner::Owner,
 };
 use crate::{
     Endpoint, EndpointAddress, Error, SentPart,
-    connect::{Connection, Offer, Times, Tls, connect},
+    connect::{AlpnOffer, ConnectTimes, EndpointConnection, Tls, connect},
     limit::{ConnectionPermit, PendingPermit},
 };
 
@@ -43,11 +43,11 @@ use crate::{
 const SHARED_FROM: usize = 4;
 
 /// How often a call checks again while the peer allows no stream, in case of a missed notification.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub(crate) enum DialProtocol {
     Http1,
     Http2,
     /// The protocol that ALPN chooses.
@@ -56,7 +56,7 @@ pub(crate) enum Protocol {
 
 /// What a call requires of a connection.
 pub(crate) struct ConnectionSpec<'a> {
-    pub(crate) protocol: Protocol,
+    pub(crate) protocol: DialProtocol,
     pub(crate) tls: Option<&'a Tls>,
     /// The name to verify in the certificate, if neither the settings nor the endpoint have one.
     pub(crate) host: Option<&'a str>,
@@ -71,7 +71,7 @@ pub(crate) struct ConnectionSpec<'a> {
 /// How a new connection is made.
 pub(crate) struct DialOptions<'a> {
     pub(crate) tls: Option<&'a Tls>,
-    pub(crate) offer: Offer,
+    pub(crate) offer: AlpnOffer,
     /// The name to verify in the certificate, if neither the settings nor the endpoint have one.
     pub(crate) host: Option<&'a str>,
     pub(crate) client: &'a Client,
@@ -97,13 +97,13 @@ impl Drop for DialingGuard {
 }
 
 impl ConnectionSpec<'_> {
-    fn owner(&self, pool: &Pool) -> Owner {
+    fn owner(&self, pool: &ConnectionPool) -> Owner {
         let told = pool.shared.config.proxy_protocol != ProxyProtocolOut::Off;
         told.then_some((self.client.address, self.client.destination()))
     }
 
-    fn offer(&self) -> Offer {
-        if self.protocol == Protocol::Http1 { Offer::Http1 } else { Offer::Http }
+    fn offer(&self) -> AlpnOffer {
+        if self.protocol == DialProtocol::Http1 { AlpnOffer::Http1 } else { AlpnOffer::Http }
     }
 
     /// Whether a new connection may be HTTP/2.
@@ -112,9 +112,9 @@ impl ConnectionSpec<'_> {
             return false;
         }
         match self.protocol {
-            Protocol::Http1 => false,
-            Protocol::Http2 => true,
-            Protocol::Alpn => home.spoken.get() != Some(Spoken::Http1),
+            DialProtocol::Http1 => false,
+            DialProtocol::Http2 => true,
+            DialProtocol::Alpn => home.spoken.get() != Some(AlpnResult::Http1),
         }
     }
 }
@@ -130,7 +130,7 @@ fn leads_back(to: &EndpointAddress, client: &Client) -> bool {
     }
 }
 
-impl Pool {
+impl ConnectionPool {
     /// A connection that exists already.
     pub(crate) fn ready(
         &self,
@@ -138,21 +138,21 @@ impl Pool {
         want: &ConnectionSpec<'_>,
     ) -> Option<ReadyConnection> {
         let owner = want.owner(self);
-        if want.protocol != Protocol::Http1
+        if want.protocol != DialProtocol::Http1
             && let Some((connection, lease)) = home.lease_h2(owner, want.fresh)
         {
             return Some(ReadyConnection {
                 home: Rc::clone(home),
-                kind: Kind::H2(connection, lease),
+                kind: PooledConnection::H2(connection, lease),
                 reused: true,
             });
         }
         // An idle HTTP/1 connection can't be used: it has another protocol, or is not new.
-        if want.protocol == Protocol::Http2 || want.fresh.is_some() {
+        if want.protocol == DialProtocol::Http2 || want.fresh.is_some() {
             return None;
         }
         let connection = home.take_h1(owner)?;
-        Some(ReadyConnection { home: Rc::clone(home), kind: Kind::H1(connection), reused: true })
+        Some(ReadyConnection { home: Rc::clone(home), kind: PooledConnection::H1(connection), reused: true })
     }
 
     /// A connection: a new one, or one that this call waits for.
@@ -175,9 +175,9 @@ impl Pool {
                 }
                 continue;
             }
-            if want.protocol != Protocol::Http1 && home.is_held_back(want.owner(self), want.fresh) {
+            if want.protocol != DialProtocol::Http1 && home.is_held_back(want.owner(self), want.fresh) {
                 // The call's own deadline ends it.
-                let _ = timeout(LOOK_AGAIN, self.tick.freed.notified()).await;
+                let _ = timeout(CHECK_INTERVAL, self.tick.freed.notified()).await;
                 continue;
             }
             let permit = match &waiting {
@@ -189,7 +189,7 @@ impl Pool {
                 return self.make(home, want, permit).await;
             }
             match &waiting {
-                None => waiting = Some(Waiting::begin(self)),
+                None => waiting = Some(WaitingCall::begin(self)),
                 Some(waiting) => waiting.turn(want.deadline).await?,
             }
         }
@@ -210,7 +210,7 @@ impl Pool {
         if let (Some(dialing), Err(error)) = (&dialing, &made) {
             *dialing.1.failed.borrow_mut() = Some((error.reason, error.detail()));
         }
-        if let Ok(ReadyConnection { home, kind: Kind::H2(connection, _), .. }) = &made
+        if let Ok(ReadyConnection { home, kind: PooledConnection::H2(connection, _), .. }) = &made
             && connection.known_limit().is_none()
         {
             // The call that made it may continue; the others wait for the peer's stream limit. A peer that sends no
@@ -244,11 +244,11 @@ impl Pool {
         };
         let (io, permit) = self.dial(&home.endpoint, permit, &how).await?;
         let http2 = match want.protocol {
-            Protocol::Http1 => false,
-            Protocol::Http2 => true,
-            Protocol::Alpn => {
+            DialProtocol::Http1 => false,
+            DialProtocol::Http2 => true,
+            DialProtocol::Alpn => {
                 let http2 = io.alpn() == Some(b"h2");
-                home.spoken.set(Some(if http2 { Spoken::Http2 } else { Spoken::Http1 }));
+                home.spoken.set(Some(if http2 { AlpnResult::Http2 } else { AlpnResult::Http1 }));
                 http2
             }
         };
@@ -257,12 +257,12 @@ impl Pool {
         let kind = if http2 {
             let freed = Arc::clone(&self.tick.freed);
             let connection =
-                H2::new(io, permit, settings, owner, peer, freed, home.allowed.get().unwrap_or(1));
+                H2Connection::new(io, permit, settings, owner, peer, freed, home.allowed.get().unwrap_or(1));
             let lease = connection.first_lease();
             home.keep_h2(Rc::clone(&connection));
-            Kind::H2(connection, lease)
+            PooledConnection::H2(connection, lease)
         } else {
-            Kind::H1(H1::new(io, permit, settings, owner, peer))
+            PooledConnection::H1(H1Connection::new(io, permit, settings, owner, peer))
         };
         Ok(ReadyConnection { home: Rc::clone(home), kind, reused: false })
     }
@@ -273,13 +273,13 @@ impl Pool {
         to: &Endpoint,
         mut permit: ConnectionPermit,
         how: &DialOptions<'_>,
-    ) -> Result<(Connection, ConnectionPermit), Error> {
+    ) -> Result<(EndpointConnection, ConnectionPermit), Error> {
         let config = &*self.shared.config;
         if leads_back(&to.address, how.client) {
             let text = "the endpoint is the address that the call came in by: it would come in again";
             return Err(Error::with_source(Reason::Loop, SentPart::Nothing, text));
         }
-        let (times, span) = (Times::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
+        let (times, span) = (ConnectTimes::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
         let made = connect(to, config, how.tls, how.offer, how.host, how.client, &times).await;
         let (connected, secured) = (times.connected.get(), times.secured.get());
         self.metrics.upstream_connect_times(&config.name, connected, secured);
@@ -316,7 +316,7 @@ impl Pool {
         let permit =
             ConnectionPermit::take(&self.shared).map_err(|reason| Error::new(reason, SentPart::Nothing))?;
         let wire = self.make(home, want, permit).await?;
-        if let Kind::H1(connection) = wire.kind {
+        if let PooledConnection::H1(connection) = wire.kind {
             wire.home.park(connection);
         }
         Ok(())

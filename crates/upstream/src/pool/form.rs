@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use attache_http::{Body, CONNECTION_SPECIFIC};
 use attache_wire::{
-    Request, RequestHead, Value,
+    Request, RequestHead, ValueRef,
     header::{CONTENT_LENGTH, COOKIE, HOST, TE},
 };
 use http::{
@@ -67,7 +67,7 @@ fn join_cookies(request: &mut Request<Body>) {
 pub(super) fn http2(request: &mut Request<Body>, tls: bool) -> Result<(), http::Error> {
     *request.version_mut() = Version::HTTP_2;
     let headers = request.headers_mut();
-    let host = headers.get(HOST).map(Value::to_header_value);
+    let host = headers.get(HOST).map(ValueRef::to_header_value);
     headers.remove(HOST);
     for name in CONNECTION_SPECIFIC {
         headers.remove(name);

@@ -4,7 +4,7 @@
 //! read ([`super::h1_body`]). So no request passes between tasks. Dropping it, in any state, closes the socket.
 //!
 //! Before a request is written, the connection is read: if the peer has closed it, or sent bytes, the request is
-//! returned unchanged ([`Failed::request`]).
+//! returned unchanged ([`FailedRequest::request`]).
 
 use std::{
     io,
@@ -19,12 +19,12 @@ use attache_http::{
 };
 use attache_telemetry::Reason;
 use attache_wire::{
-    Fault, Limits, Request, ResponseHead, Value,
-    body::Decoder,
+    HeadLimits, MessageFault, Request, ResponseHead, ValueRef,
+    body::BodyDecoder,
     buffers::{self, Bulk},
     header::UPGRADE,
     outbox::Outbox,
-    response::{self, Head, MethodKind},
+    response::{self, MethodKind, ParsedResponse},
 };
 use bytes::BytesMut;
 use http::{HeaderValue, Method, StatusCode};
@@ -35,12 +35,12 @@ use tokio::{
 
 use super::{
     first_bytes::begins_with,
-    outgoing::{CONTINUE_TIMEOUT, Upload, Uploaded, broken_body},
+    outgoing::{CONTINUE_TIMEOUT, OutgoingBody, WriteProgress, broken_body},
     owner::Owner,
     upgrade,
     upgraded::H1Tunnel,
 };
-use crate::{Error, SentPart, connect::Connection, error::reason_or, limit::ConnectionPermit};
+use crate::{Error, SentPart, connect::EndpointConnection, error::reason_or, limit::ConnectionPermit};
 
 /// The advice if a peer ends a plain connection without a byte.
 const IF_TLS: &str = "if it expects TLS, write `https://` in its address";
@@ -56,8 +56,8 @@ const HEADS: u32 = 64;
 const PIECES: u32 = 8;
 
 /// A connection and everything that is known of it.
-pub(super) struct H1 {
-    io: Connection,
+pub(super) struct H1Connection {
+    io: EndpointConnection,
     /// The connection counts as long as it is open, also after an upgrade.
     permit: ConnectionPermit,
     buf: BytesMut,
@@ -67,9 +67,9 @@ pub(super) struct H1 {
     asked: MethodKind,
     /// The protocols that the request asks for instead of HTTP.
     upgrades: Option<HeaderValue>,
-    pub(super) upload: Option<Upload>,
-    pub(super) decoder: Decoder,
-    limits: Limits,
+    pub(super) upload: Option<OutgoingBody>,
+    pub(super) decoder: BodyDecoder,
+    limits: HeadLimits,
     /// Bytes of the buffer that were already parsed and are not a complete head.
     seen: usize,
     /// True if a byte was read since the request began.
@@ -90,35 +90,36 @@ pub(super) struct H1 {
 }
 
 /// Why a request got no response.
-pub(super) struct Failed {
+pub(super) struct FailedRequest {
     pub(super) error: Error,
     /// The unchanged request, if no byte of it was written and its body was not read.
     pub(super) request: Option<Request<Body>>,
 }
 
 /// Why a connection stops while it is driven.
-enum Stop {
+enum H1Stop {
     /// The request's own body failed, or had another length than it announced.
     Upload(BodyError),
     /// The peer has closed the connection.
     Ended,
     Io(io::Error),
-    Fault(Fault),
+    Fault(MessageFault),
     /// The peer switched to a protocol that the request had not asked for.
     Switched,
     /// The peer of a new connection sent bytes before the request, as servers of other protocols do.
     SpokeFirst,
 }
 
-impl H1 {
+impl H1Connection {
     /// Speaks HTTP/1.1 on a new connection. Nothing is written yet.
     pub(super) fn new(
-        io: Connection,
+        io: EndpointConnection,
         permit: ConnectionPermit,
         settings: &model::Pool,
         owner: Owner,
         peer: Option<model::Name>,
     ) -> Box<Self> {
+        let (size, count) = (settings.headers_size, settings.headers_count);
         Box::new(Self {
             io,
             permit,
@@ -128,8 +129,8 @@ impl H1 {
             asked: MethodKind::Other,
             upgrades: None,
             upload: None,
-            decoder: Decoder::none(),
-            limits: Limits { line: STATUS_LINE, size: settings.headers_size, count: settings.headers_count },
+            decoder: BodyDecoder::none(),
+            limits: HeadLimits { line: STATUS_LINE, size, count },
             seen: 0,
             read: false,
             wrote: false,
@@ -215,7 +216,7 @@ impl H1 {
     }
 
     /// The buffer, and the decoder that takes the body's pieces from it.
-    pub(super) fn body(&mut self) -> (&mut Decoder, &mut BytesMut) {
+    pub(super) fn body(&mut self) -> (&mut BodyDecoder, &mut BytesMut) {
         (&mut self.decoder, &mut self.buf)
     }
 
@@ -229,7 +230,7 @@ impl H1 {
             Method::CONNECT => MethodKind::Connect,
             _ => MethodKind::Other,
         };
-        self.upgrades = request.headers().get(UPGRADE).map(Value::to_header_value);
+        self.upgrades = request.headers().get(UPGRADE).map(ValueRef::to_header_value);
         self.waiting = Some(request);
     }
 
@@ -237,7 +238,7 @@ impl H1 {
     pub(super) async fn answer(
         &mut self,
         on_informational: Option<&OnInformational>,
-    ) -> Result<Box<ResponseHead>, Failed> {
+    ) -> Result<Box<ResponseHead>, FailedRequest> {
         // Boxed, since it is large and rarely used.
         let mut continue_timer = None;
         std::future::poll_fn(|cx| self.poll_answer(cx, on_informational, &mut continue_timer)).await
@@ -248,7 +249,7 @@ impl H1 {
         cx: &mut Context<'_>,
         on_informational: Option<&OnInformational>,
         continue_timer: &mut Option<Pin<Box<Sleep>>>,
-    ) -> Poll<Result<Box<ResponseHead>, Failed>> {
+    ) -> Poll<Result<Box<ResponseHead>, FailedRequest>> {
         // True while a read waits, so the task that polls this will be woken.
         let mut waits = false;
         if let Some(request) = self.waiting.take() {
@@ -258,18 +259,18 @@ impl H1 {
                     None
                 }
                 Poll::Ready(Ok(1..)) if self.requests <= 1 && !self.buf.starts_with(b"HTTP/1.") => {
-                    Some(Stop::SpokeFirst)
+                    Some(H1Stop::SpokeFirst)
                 }
                 // The connection's end, or bytes without a request.
-                Poll::Ready(Ok(_)) => Some(Stop::Ended),
-                Poll::Ready(Err(error)) => Some(Stop::Io(error)),
+                Poll::Ready(Ok(_)) => Some(H1Stop::Ended),
+                Poll::Ready(Err(error)) => Some(H1Stop::Io(error)),
             };
             if let Some(stop) = stop {
                 // These bytes, or this end, came before the request: the connection is dead.
                 self.read = false;
-                return Poll::Ready(Err(Failed { request: Some(request), ..self.failed(stop) }));
+                return Poll::Ready(Err(FailedRequest { request: Some(request), ..self.failed(stop) }));
             }
-            self.upload = Upload::begin(request, &mut self.out);
+            self.upload = OutgoingBody::begin(request, &mut self.out);
         }
         match ready!(self.poll_head(cx, on_informational, continue_timer, waits)) {
             Ok(parts) => Poll::Ready(Ok(parts)),
@@ -283,17 +284,17 @@ impl H1 {
         on_informational: Option<&OnInformational>,
         continue_timer: &mut Option<Pin<Box<Sleep>>>,
         mut waits: bool,
-    ) -> Poll<Result<Box<ResponseHead>, Stop>> {
+    ) -> Poll<Result<Box<ResponseHead>, H1Stop>> {
         let mut heads = 0;
         loop {
             if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
-                return Poll::Ready(Err(Stop::Upload(error)));
+                return Poll::Ready(Err(H1Stop::Upload(error)));
             }
             let stopped_reading = |error: &mut io::Error| {
                 matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
             };
             if let Some(error) = self.write_error.take_if(|error| !stopped_reading(error)) {
-                return Poll::Ready(Err(Stop::Io(error)));
+                return Poll::Ready(Err(H1Stop::Io(error)));
             }
             let mut opened = false;
             while !self.buf.is_empty() {
@@ -304,7 +305,7 @@ impl H1 {
                 let (head, parts) = match self.take_head() {
                     Ok(Some(taken)) => taken,
                     Ok(None) => break,
-                    Err(fault) => return Poll::Ready(Err(Stop::Fault(fault))),
+                    Err(fault) => return Poll::Ready(Err(H1Stop::Fault(fault))),
                 };
                 heads += 1;
                 match parts.status {
@@ -312,7 +313,7 @@ impl H1 {
                     StatusCode::SWITCHING_PROTOCOLS
                         if !upgrade::is_switch_to(self.upgrades.as_ref(), &parts.headers) =>
                     {
-                        return Poll::Ready(Err(Stop::Switched));
+                        return Poll::Ready(Err(H1Stop::Switched));
                     }
                     status if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS => {
                         if let Some(pass_on) = on_informational {
@@ -335,13 +336,13 @@ impl H1 {
             }
             if !std::mem::take(&mut waits) {
                 match self.poll_fill(cx) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(Stop::Ended)),
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(H1Stop::Ended)),
                     Poll::Ready(Ok(_)) => continue,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Stop::Io(error))),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(H1Stop::Io(error))),
                     Poll::Pending => {}
                 }
             }
-            if !self.upload.as_ref().is_some_and(Upload::is_gated) {
+            if !self.upload.as_ref().is_some_and(OutgoingBody::is_gated) {
                 return Poll::Pending;
             }
             ready!(continue_timer.get_or_insert_with(|| Box::pin(sleep(CONTINUE_TIMEOUT))).as_mut().poll(cx));
@@ -349,7 +350,7 @@ impl H1 {
         }
     }
 
-    fn take_head(&mut self) -> Result<Option<(Head, Box<ResponseHead>)>, Fault> {
+    fn take_head(&mut self) -> Result<Option<(ParsedResponse, Box<ResponseHead>)>, MessageFault> {
         // For a peer that sends byte by byte, the whole head must not be parsed again for each byte.
         let fresh = self.buf.get(self.seen..).unwrap_or_default();
         if self.seen > 0 && !fresh.contains(&b'\n') && self.buf.len() <= self.limits.line {
@@ -365,7 +366,7 @@ impl H1 {
 
     /// The upstream asks for the body. True if the body waited for that.
     fn open_gate(&mut self) -> bool {
-        self.upload.as_mut().is_some_and(Upload::open)
+        self.upload.as_mut().is_some_and(OutgoingBody::open)
     }
 
     /// Writes as much of the request as the peer accepts. The error is that of the request's own body.
@@ -377,8 +378,8 @@ impl H1 {
             {
                 match upload.poll(cx, &mut self.out)? {
                     Poll::Pending => break,
-                    Poll::Ready(Uploaded::Piece) => {}
-                    Poll::Ready(Uploaded::Whole) => self.upload = None,
+                    Poll::Ready(WriteProgress::Piece) => {}
+                    Poll::Ready(WriteProgress::Whole) => self.upload = None,
                 }
             }
             while !self.out.is_empty() {
@@ -430,12 +431,12 @@ impl H1 {
 
     /// Translates a stop into an error with a reason.
     #[cold]
-    fn failed(&mut self, stop: Stop) -> Failed {
+    fn failed(&mut self, stop: H1Stop) -> FailedRequest {
         self.keep = false;
         let sent = self.sent();
         let error = match stop {
-            Stop::Upload(body) => broken_body(&body, sent),
-            Stop::Ended => match self.write_error.take() {
+            H1Stop::Upload(body) => broken_body(&body, sent),
+            H1Stop::Ended => match self.write_error.take() {
                 Some(write) => {
                     let reason = reason_or(&write, Reason::UpstreamReset);
                     Error::with_source(reason, sent, format!("the connection ended; writing: {write}"))
@@ -450,7 +451,7 @@ impl H1 {
                     "the upstream closed the connection before its answer was whole",
                 ),
             },
-            Stop::Io(error) => {
+            H1Stop::Io(error) => {
                 let reason = reason_or(&error, Reason::UpstreamReset);
                 match self.write_error.take() {
                     Some(write) if sent < SentPart::Response => {
@@ -463,31 +464,31 @@ impl H1 {
                 }
             }
             // A TLS record, an alert above all: RFC 8446 section 5.1.
-            Stop::Fault(_) if !self.io.is_tls() && matches!(*self.buf, [0x15 | 0x16, 3, ..]) => {
+            H1Stop::Fault(_) if !self.io.is_tls() && matches!(*self.buf, [0x15 | 0x16, 3, ..]) => {
                 Error::with_source(
                     Reason::UpstreamProtocolError,
                     sent,
                     "the upstream speaks TLS: write `https://` in its address",
                 )
             }
-            Stop::Fault(fault) if self.requests <= 1 && !self.buf.starts_with(b"HTTP/1.") => {
+            H1Stop::Fault(fault) if self.requests <= 1 && !self.buf.starts_with(b"HTTP/1.") => {
                 let text = format!("{fault} {}", begins_with(&self.buf));
                 Error::with_source(Reason::UpstreamProtocolError, sent, text)
             }
-            Stop::Fault(fault) => Error::with_source(Reason::UpstreamProtocolError, sent, fault),
-            Stop::SpokeFirst => {
+            H1Stop::Fault(fault) => Error::with_source(Reason::UpstreamProtocolError, sent, fault),
+            H1Stop::SpokeFirst => {
                 let text =
                     format!("the upstream spoke before there was a request. {}", begins_with(&self.buf));
                 Error::with_source(Reason::UpstreamProtocolError, sent, text)
             }
-            Stop::Switched => Error::with_source(
+            H1Stop::Switched => Error::with_source(
                 Reason::UpstreamProtocolError,
                 sent,
                 "101 to a protocol that the request had not asked for",
             ),
         };
         let reused = self.requests > 1 && sent < SentPart::Response;
-        Failed { error: error.on_reused_connection(reused), request: None }
+        FailedRequest { error: error.on_reused_connection(reused), request: None }
     }
 
     /// The socket after a switch of the protocol, with the bytes that came directly after the answer.

@@ -17,35 +17,35 @@ use std::{
 
 use attache_http::{Body, BodyError, strip_response_trailers};
 use attache_telemetry::Reason;
-use attache_wire::{Response, ResponseHead, body::Piece};
+use attache_wire::{Response, ResponseHead, body::BodyPiece};
 use bytes::Bytes;
 
 use http_body::{Frame, SizeHint};
 use tokio::task::spawn_local;
 
-use super::{EndpointPool, h1::H1, h2_body::AbortOnDrop, outgoing::broken_body};
+use super::{EndpointPool, h1::H1Connection, h2_body::AbortOnDrop, outgoing::broken_body};
 use crate::{SentPart, attempt::Attempt, error::reason_or};
 
 /// See the module.
 struct H1Body {
-    connection: Source,
+    connection: BodyDriver,
     home: Rc<EndpointPool>,
     in_flight: Option<Attempt>,
 }
 
 /// What drives the connection.
-enum Source {
+enum BodyDriver {
     /// This body.
-    Held(Box<H1>),
+    Held(Box<H1Connection>),
     /// This body reads it, and a task writes to it.
-    Shared(Rc<Shared>, #[expect(dead_code, reason = "ends the task with the body")] AbortOnDrop),
+    Shared(Rc<UploadingConnection>, #[expect(dead_code, reason = "ends the task with the body")] AbortOnDrop),
     /// Nothing reads it: it has ended.
     Over,
 }
 
 /// A connection whose request is still being written: a client that doesn't read the response must not stop the upload.
-struct Shared {
-    connection: RefCell<Box<H1>>,
+struct UploadingConnection {
+    connection: RefCell<Box<H1Connection>>,
     /// Why the upload failed.
     failed: Cell<Option<BodyError>>,
     reader: RefCell<Option<Waker>>,
@@ -55,7 +55,7 @@ struct Shared {
 /// connection returns to the pool at once and the body needs no wrapper.
 pub(super) fn attach(
     parts: Box<ResponseHead>,
-    mut connection: Box<H1>,
+    mut connection: Box<H1Connection>,
     home: Rc<EndpointPool>,
     in_flight: Option<Attempt>,
 ) -> Response<Body> {
@@ -65,7 +65,7 @@ pub(super) fn attach(
         let whole = match decoder.remaining() {
             Some(0) => Some(Body::empty()),
             Some(n) if n <= buf.len() as u64 => match decoder.decode(buf) {
-                Ok(Piece::Data(data)) => Some(Body::full(data)),
+                Ok(BodyPiece::Data(data)) => Some(Body::full(data)),
                 _ => None,
             },
             _ => None,
@@ -79,14 +79,14 @@ pub(super) fn attach(
     } else if connection.decoder.is_done() {
         return Response::from_parts(parts, Body::empty());
     }
-    let connection = if uploaded { Source::Held(connection) } else { share(connection) };
+    let connection = if uploaded { BodyDriver::Held(connection) } else { share(connection) };
     // One allocation for each response that did not arrive in one piece.
     Response::from_parts(parts, Body::stream(H1Body { connection, home, in_flight }))
 }
 
 /// Lets a task write. The connection is not reused afterwards.
-fn share(connection: Box<H1>) -> Source {
-    let shared = Rc::new(Shared {
+fn share(connection: Box<H1Connection>) -> BodyDriver {
+    let shared = Rc::new(UploadingConnection {
         connection: RefCell::new(connection),
         failed: Cell::new(None),
         reader: RefCell::default(),
@@ -101,13 +101,13 @@ fn share(connection: Box<H1>) -> Source {
             }
         }
     });
-    Source::Shared(shared, AbortOnDrop(task.abort_handle()))
+    BodyDriver::Shared(shared, AbortOnDrop(task.abort_handle()))
 }
 
 impl H1Body {
     /// The body has ended: the connection returns to the pool if it can be used again, and closes otherwise.
     fn finish(&mut self) {
-        if let Source::Held(connection) = std::mem::replace(&mut self.connection, Source::Over)
+        if let BodyDriver::Held(connection) = std::mem::replace(&mut self.connection, BodyDriver::Over)
             && connection.is_ready()
         {
             self.home.park(connection);
@@ -116,7 +116,7 @@ impl H1Body {
     }
 
     fn cut(&mut self, error: BodyError) -> BodyError {
-        self.connection = Source::Over;
+        self.connection = BodyDriver::Over;
         if let Some(mut attempt) = self.in_flight.take() {
             attempt.cut(error.reason.unwrap_or(Reason::UpstreamClosedMidBody));
         }
@@ -126,19 +126,19 @@ impl H1Body {
 
 /// The next frame of a connection's body.
 fn poll_connection(
-    connection: &mut H1,
+    connection: &mut H1Connection,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
     loop {
         let (decoder, buf) = connection.body();
         match decoder.decode(buf) {
-            Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-            Ok(Piece::Trailers(mut trailers)) => {
+            Ok(BodyPiece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+            Ok(BodyPiece::Trailers(mut trailers)) => {
                 strip_response_trailers(&mut trailers);
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
-            Ok(Piece::End) => return Poll::Ready(None),
-            Ok(Piece::More) => {}
+            Ok(BodyPiece::End) => return Poll::Ready(None),
+            Ok(BodyPiece::More) => {}
             Err(fault) => {
                 let error = BodyError::with_source(Some(Reason::UpstreamProtocolError), fault);
                 return Poll::Ready(Some(Err(error)));
@@ -175,8 +175,8 @@ impl http_body::Body for H1Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let frame = match &mut this.connection {
-            Source::Held(connection) => poll_connection(connection, cx),
-            Source::Shared(shared, _) => {
+            BodyDriver::Held(connection) => poll_connection(connection, cx),
+            BodyDriver::Shared(shared, _) => {
                 let frame = poll_connection(&mut shared.connection.borrow_mut(), cx);
                 let stopped = matches!(frame, Poll::Pending | Poll::Ready(Some(Err(_))));
                 if stopped && let Some(body) = shared.failed.take() {
@@ -189,7 +189,7 @@ impl http_body::Body for H1Body {
                     frame
                 }
             }
-            Source::Over => return Poll::Ready(None),
+            BodyDriver::Over => return Poll::Ready(None),
         };
         match frame {
             Poll::Ready(None) => {
@@ -211,17 +211,17 @@ impl http_body::Body for H1Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.connection {
-            Source::Held(connection) => connection.decoder.is_done(),
-            Source::Shared(shared, _) => shared.connection.borrow().decoder.is_done(),
-            Source::Over => true,
+            BodyDriver::Held(connection) => connection.decoder.is_done(),
+            BodyDriver::Shared(shared, _) => shared.connection.borrow().decoder.is_done(),
+            BodyDriver::Over => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         let remaining = match &self.connection {
-            Source::Held(connection) => connection.decoder.remaining(),
-            Source::Shared(shared, _) => shared.connection.borrow().decoder.remaining(),
-            Source::Over => Some(0),
+            BodyDriver::Held(connection) => connection.decoder.remaining(),
+            BodyDriver::Shared(shared, _) => shared.connection.borrow().decoder.remaining(),
+            BodyDriver::Over => Some(0),
         };
         remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -32,7 +32,9 @@ use std::{
 
 use attache_config::model;
 use attache_http::time::sleep_until;
-use attache_http2::{Bounds, Caller, Code, Flood, Initiator, Payer, RecvStream, SendStream, Settings};
+use attache_http2::{
+    ErrorCode, Flood, FloodLimits, FloodPayer, Initiator, RecvStream, SendStream, Settings, StreamOpener,
+};
 use attache_telemetry::Reason;
 use attache_wire::RequestHead;
 use tokio::{
@@ -42,7 +44,7 @@ use tokio::{
 };
 
 use super::owner::Owner;
-use crate::{Error, SentPart, connect::Connection, error::reason_or, limit::ConnectionPermit};
+use crate::{Error, SentPart, connect::EndpointConnection, error::reason_or, limit::ConnectionPermit};
 
 /// Bytes of requests' bodies that may wait in memory for the socket.
 const SEND_BUFFER: usize = 256 << 10;
@@ -55,7 +57,7 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// The part of a connection that each of its streams keeps.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct H2ConnectionState {
     streams: AtomicU32,
     closed: AtomicBool,
     /// The peer's SETTINGS have arrived, or never will.
@@ -67,9 +69,9 @@ pub(super) struct Line {
 
 /// The permit of one stream on a connection.
 #[derive(Debug)]
-pub(super) struct Lease(Arc<Line>);
+pub(super) struct StreamPermit(Arc<H2ConnectionState>);
 
-impl Drop for Lease {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Relaxed);
         self.0.freed.notify_one();
@@ -79,9 +81,9 @@ impl Drop for Lease {
 /// A server at the other end of attache's connection: each call that it got allows it more frames before they count as
 /// a flood.
 #[derive(Debug)]
-struct Server(Rc<Cell<u64>>);
+struct FloodAllowance(Rc<Cell<u64>>);
 
-impl Payer for Server {
+impl FloodPayer for FloodAllowance {
     const IS_SERVER: bool = true;
     const SECTION: &'static str = "pool";
 
@@ -91,9 +93,9 @@ impl Payer for Server {
 }
 
 /// A connection for calls. After it is dropped, the running calls finish, and then it closes.
-pub(super) struct H2 {
-    caller: Caller,
-    line: Arc<Line>,
+pub(super) struct H2Connection {
+    caller: StreamOpener,
+    line: Arc<H2ConnectionState>,
     pub(super) created: Instant,
     used: Cell<bool>,
     pub(super) tls: bool,
@@ -108,16 +110,16 @@ pub(super) struct H2 {
     calls: Rc<Cell<u64>>,
 }
 
-impl Drop for H2 {
+impl Drop for H2Connection {
     fn drop(&mut self) {
         self.caller.retire();
     }
 }
 
-impl H2 {
+impl H2Connection {
     /// Speaks HTTP/2 on a new connection, without a wait for the peer's preface.
     pub(super) fn new(
-        io: Connection,
+        io: EndpointConnection,
         permit: ConnectionPermit,
         settings: &model::Pool,
         owner: Owner,
@@ -127,8 +129,9 @@ impl H2 {
     ) -> Rc<Self> {
         let tls = io.is_tls();
         let calls = Rc::<Cell<u64>>::default();
-        let bounds = Bounds { rate: settings.h2_flood_rate.into(), burst: settings.h2_flood_burst.into() };
-        let flood = Flood::new(bounds, Server(Rc::clone(&calls)));
+        let bounds =
+            FloodLimits { rate: settings.h2_flood_rate.into(), burst: settings.h2_flood_burst.into() };
+        let flood = Flood::new(bounds, FloodAllowance(Rc::clone(&calls)));
         let http2 = Settings {
             // A server opens no streams.
             streams: 0,
@@ -141,8 +144,9 @@ impl H2 {
             extended_connect: false,
         };
         let (connection, caller) = attache_http2::Connection::client(io, http2, Box::new(flood));
-        let line = Arc::new(Line { freed, ..Line::default() });
-        let task = Task { line: Arc::clone(&line), caller: caller.clone(), keepalive: settings.h2_keepalive };
+        let line = Arc::new(H2ConnectionState { freed, ..H2ConnectionState::default() });
+        let task =
+            FrameTask { line: Arc::clone(&line), caller: caller.clone(), keepalive: settings.h2_keepalive };
         spawn_local(task.run(connection, permit));
         Rc::new(Self {
             caller,
@@ -171,7 +175,7 @@ impl H2 {
     }
 
     /// The permit of a stream, if one is free.
-    pub(super) fn lease(&self, settings: &model::Pool) -> Option<Lease> {
+    pub(super) fn lease(&self, settings: &model::Pool) -> Option<StreamPermit> {
         let limit = (settings.h2_streams as usize).min(self.allowed());
         ((self.line.streams.load(Relaxed) as usize) < limit && self.is_open(settings))
             .then(|| self.first_lease())
@@ -204,7 +208,8 @@ impl H2 {
 
     /// The peer's SETTINGS have not arrived within the time for a connection: closes it.
     pub(super) fn never_settled(&self) {
-        self.caller.give_up(Code::SETTINGS_TIMEOUT, "no SETTINGS of HTTP/2 came within `connect_timeout`");
+        self.caller
+            .give_up(ErrorCode::SETTINGS_TIMEOUT, "no SETTINGS of HTTP/2 came within `connect_timeout`");
     }
 
     /// The process is short of memory.
@@ -213,9 +218,9 @@ impl H2 {
     }
 
     /// The permit of the stream for which the connection was made. If the peer allows no stream, it waits.
-    pub(super) fn first_lease(&self) -> Lease {
+    pub(super) fn first_lease(&self) -> StreamPermit {
         self.line.streams.fetch_add(1, Relaxed);
-        Lease(Arc::clone(&self.line))
+        StreamPermit(Arc::clone(&self.line))
     }
 
     /// Whether the peer accepts extended CONNECT (RFC 8441 section 3). Waits for its SETTINGS, for at most `limit`.
@@ -243,14 +248,14 @@ impl H2 {
 
 /// Translates the error of a stream into one with a reason. `sent` is how much was sent, if the peer did not say it.
 pub(super) fn explain(error: attache_http2::Error, sent: SentPart) -> Error {
-    let refused = error.code() == Some(Code::REFUSED_STREAM);
+    let refused = error.code() == Some(ErrorCode::REFUSED_STREAM);
     // The peer's GOAWAY ends only streams above the last one that the peer processes.
     if error.is_remote() && (error.is_go_away() || refused) {
         let sent = if sent == SentPart::Nothing { sent } else { SentPart::Refused };
         return Error::with_source(Reason::UpstreamRefusedStream, sent, error);
     }
     let reason = match error.by() {
-        Some(Initiator::Us) if error.code() == Some(Code::SETTINGS_TIMEOUT) => Reason::ConnectTimeout,
+        Some(Initiator::Us) if error.code() == Some(ErrorCode::SETTINGS_TIMEOUT) => Reason::ConnectTimeout,
         Some(Initiator::Us | Initiator::Rule) => Reason::UpstreamProtocolError,
         _ => Reason::UpstreamReset,
     };
@@ -259,14 +264,18 @@ pub(super) fn explain(error: attache_http2::Error, sent: SentPart) -> Error {
 }
 
 /// The task that moves the frames of one connection.
-struct Task {
-    line: Arc<Line>,
-    caller: Caller,
+struct FrameTask {
+    line: Arc<H2ConnectionState>,
+    caller: StreamOpener,
     keepalive: Duration,
 }
 
-impl Task {
-    async fn run(self, mut connection: attache_http2::Connection<Connection>, permit: ConnectionPermit) {
+impl FrameTask {
+    async fn run(
+        self,
+        mut connection: attache_http2::Connection<EndpointConnection>,
+        permit: ConnectionPermit,
+    ) {
         let mut timer = pin!(sleep_until(Instant::now() + self.keepalive));
         let (mut heard, mut allowed) = (0, None);
         let mut asked = false;

@@ -15,19 +15,19 @@ use std::{
 };
 
 use attache_http::{Body, BodyError, strip_response_trailers};
-use attache_http2::{Code, Error, Incoming, RecvStream};
+use attache_http2::{Error, ErrorCode, Incoming, RecvStream};
 use attache_telemetry::Reason;
 use attache_wire::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
-use super::h2::Lease;
+use super::h2::StreamPermit;
 use crate::{attempt::Attempt, error::reason_or};
 
 /// How a request's body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Uploaded {
+pub(super) enum H2UploadEnd {
     /// Not yet.
     Running,
     /// Sent whole.
@@ -47,17 +47,17 @@ impl Drop for AbortOnDrop {
 
 struct H2Body {
     incoming: Incoming,
-    uploaded: Rc<Cell<Uploaded>>,
+    uploaded: Rc<Cell<H2UploadEnd>>,
     /// Released at the body's end, before the body is dropped.
-    held: Option<(Lease, Option<Attempt>, Option<AbortOnDrop>)>,
+    held: Option<(StreamPermit, Option<Attempt>, Option<AbortOnDrop>)>,
 }
 
 /// Wraps a response.
 pub(super) fn attach(
     response: Response<RecvStream>,
-    lease: Lease,
+    lease: StreamPermit,
     in_flight: Option<Attempt>,
-    uploaded: Rc<Cell<Uploaded>>,
+    uploaded: Rc<Cell<H2UploadEnd>>,
     upload: Option<AbortOnDrop>,
 ) -> Response<Body> {
     if response.body().is_ended() {
@@ -76,8 +76,8 @@ pub(super) fn attach(
 impl H2Body {
     fn end(&mut self, error: Error) -> Option<Result<Frame<Bytes>, BodyError>> {
         let stopped_our_upload = error.is_reset()
-            && error.code() == Some(Code::NO_ERROR)
-            && self.uploaded.get() != Uploaded::Whole;
+            && error.code() == Some(ErrorCode::NO_ERROR)
+            && self.uploaded.get() != H2UploadEnd::Whole;
         let attempt = self.held.take().and_then(|(_, attempt, _)| attempt);
         if stopped_our_upload && self.incoming.is_whole() {
             return None;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use attache_http::{Body, BodyError, OnInformational};
-use attache_http2::{Code, SendStream, Tunnel};
+use attache_http2::{ErrorCode, Http2Tunnel, SendStream};
 use attache_telemetry::Reason;
 use attache_wire::{Request, Response};
 use bytes::Bytes;
@@ -23,8 +23,8 @@ use tokio::task::spawn_local;
 
 use super::{
     form,
-    h2::{H2, Lease, explain},
-    h2_body::{self, AbortOnDrop, Uploaded},
+    h2::{H2Connection, StreamPermit, explain},
+    h2_body::{self, AbortOnDrop, H2UploadEnd},
     outgoing::broken_body,
     upgraded,
 };
@@ -32,8 +32,8 @@ use crate::{Error, SentPart, attempt::Attempt};
 
 /// Sends a request and waits for the response's head.
 pub(super) async fn send(
-    connection: &H2,
-    lease: Lease,
+    connection: &H2Connection,
+    lease: StreamPermit,
     request: &mut Option<Request<Body>>,
     in_flight: &mut Option<Attempt>,
     on_informational: Option<&OnInformational>,
@@ -51,11 +51,11 @@ pub(super) async fn send(
         let (head, body) = request.into_parts();
         let stream;
         (stream, received, reused) = connection.open(&head, ends)?;
-        upload = Upload { stream, body, rest: Bytes::new(), ends: false };
+        upload = H2Upload { stream, body, rest: Bytes::new(), ends: false };
     }
-    let mut uploaded = if ends || tunnel { Uploaded::Whole } else { Uploaded::Running };
+    let mut uploaded = if ends || tunnel { H2UploadEnd::Whole } else { H2UploadEnd::Running };
     let answer = poll_fn(|cx| {
-        if uploaded == Uploaded::Running
+        if uploaded == H2UploadEnd::Running
             && let Poll::Ready(end) = upload.poll(cx)
         {
             uploaded = end.map_err(|body| broken_body(&body, SentPart::Request))?;
@@ -72,7 +72,7 @@ pub(super) async fn send(
     let head = match answer {
         Ok(head) => head,
         Err(error) => {
-            upload.stream.reset(Code::CANCEL);
+            upload.stream.reset(ErrorCode::CANCEL);
             return Err(error.on_reused_connection(reused));
         }
     };
@@ -82,17 +82,17 @@ pub(super) async fn send(
     }
     if tunnel && head.status.is_success() {
         let mut response = Response::from_parts(head, Body::empty());
-        upgraded::offer_h2(&mut response, Tunnel::new(upload.stream, received), lease, in_flight.take());
+        upgraded::offer_h2(&mut response, Http2Tunnel::new(upload.stream, received), lease, in_flight.take());
         return Ok(response);
     }
     let response = Response::from_parts(head, received);
     let state = Rc::new(Cell::new(uploaded));
-    let task = (uploaded == Uploaded::Running && !response.body().is_ended()).then(|| {
+    let task = (uploaded == H2UploadEnd::Running && !response.body().is_ended()).then(|| {
         let state = Rc::clone(&state);
         let task = spawn_local(async move {
             match poll_fn(|cx| upload.poll(cx)).await {
                 Ok(end) => state.set(end),
-                Err(_) => upload.stream.reset(Code::CANCEL),
+                Err(_) => upload.stream.reset(ErrorCode::CANCEL),
             }
         });
         AbortOnDrop(task.abort_handle())
@@ -101,7 +101,7 @@ pub(super) async fn send(
 }
 
 /// A request's body that is being sent.
-struct Upload {
+struct H2Upload {
     stream: SendStream,
     body: Body,
     /// Taken from the body and not yet covered by the peer's windows.
@@ -110,28 +110,28 @@ struct Upload {
     ends: bool,
 }
 
-impl Upload {
+impl H2Upload {
     /// Sends as much as there is and as the windows allow. The body is polled again only after its last frame was sent,
     /// so that back-pressure reaches the client. The error is that of the request's own body.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Uploaded, BodyError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<H2UploadEnd, BodyError>> {
         loop {
             if !self.rest.is_empty() {
                 // The stream is closed; the response's side knows why.
                 let Ok(room) = ready!(self.stream.poll_capacity(cx, self.rest.len())) else {
-                    return Poll::Ready(Ok(Uploaded::Unwanted));
+                    return Poll::Ready(Ok(H2UploadEnd::Unwanted));
                 };
                 let part = self.rest.split_to(room);
                 let last = self.ends && self.rest.is_empty();
                 if !self.stream.send(part, last) {
-                    return Poll::Ready(Ok(Uploaded::Unwanted));
+                    return Poll::Ready(Ok(H2UploadEnd::Unwanted));
                 }
                 if last {
-                    return Poll::Ready(Ok(Uploaded::Whole));
+                    return Poll::Ready(Ok(H2UploadEnd::Whole));
                 }
                 continue;
             }
             if self.stream.poll_end(cx).is_ready() {
-                return Poll::Ready(Ok(Uploaded::Unwanted));
+                return Poll::Ready(Ok(H2UploadEnd::Unwanted));
             }
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
@@ -156,6 +156,6 @@ impl Upload {
     }
 }
 
-const fn ended(sent: bool) -> Uploaded {
-    if sent { Uploaded::Whole } else { Uploaded::Unwanted }
+const fn ended(sent: bool) -> H2UploadEnd {
+    if sent { H2UploadEnd::Whole } else { H2UploadEnd::Unwanted }
 }

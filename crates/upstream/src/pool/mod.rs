@@ -4,7 +4,7 @@
 //! - HTTP/1.1 connections are reused last in, first out: the most recent one is used, and surplus ones reach the idle
 //!   timeout.
 //! - A connection whose peer has closed it, or sent bytes without a request, is found before a request is written
-//!   ([`h1::H1::answer`]), and closed by the sweep if it is not used.
+//!   ([`h1::H1Connection::answer`]), and closed by the sweep if it is not used.
 //! - One sweep per pool, while the pool has connections, in place of a timer per connection. It ticks eight times per
 //!   idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole tick.
 //!   No clock is read when a connection is taken or returned: its idle time is counted in ticks.
@@ -47,22 +47,22 @@ use attache_http::time::sleep_until;
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
 use tokio::{sync::Notify, task::spawn_local, time::Instant};
 
-pub use upgraded::{Upgraded, upgraded};
+pub use upgraded::{UpstreamTunnel, upgraded};
 
-pub(crate) use self::dial::{ConnectionSpec, DialOptions, Protocol};
-use self::{h1::H1, h2::H2, owner::Owner};
-use crate::{Endpoint, Error, IdMap, SentPart, Shared};
+pub(crate) use self::dial::{ConnectionSpec, DialOptions, DialProtocol};
+use self::{h1::H1Connection, h2::H2Connection, owner::Owner};
+use crate::{Endpoint, Error, IdMap, SentPart, SharedUpstream};
 
 /// The connections to each endpoint, by the endpoint's number.
 type EndpointPools = IdMap<Rc<EndpointPool>>;
 
 /// One worker's connections to one upstream.
-pub(crate) struct Pool {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct ConnectionPool {
+    pub(crate) shared: Arc<SharedUpstream>,
     homes: RefCell<EndpointPools>,
     pub(crate) tick: Rc<Tick>,
     pub(crate) metrics: WorkerMetrics,
-    this: Weak<Pool>,
+    this: Weak<ConnectionPool>,
 }
 
 /// The part of a pool that its endpoints' pools need.
@@ -86,7 +86,7 @@ impl Tick {
 
 /// The protocol that ALPN chose on the last connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spoken {
+pub(crate) enum AlpnResult {
     Http1,
     Http2,
 }
@@ -94,20 +94,20 @@ pub(crate) enum Spoken {
 /// One endpoint's connections.
 pub(crate) struct EndpointPool {
     pub(crate) endpoint: Arc<Endpoint>,
-    shared: Arc<Shared>,
-    idle: RefCell<VecDeque<Box<H1>>>,
-    h2: RefCell<Vec<Rc<H2>>>,
+    shared: Arc<SharedUpstream>,
+    idle: RefCell<VecDeque<Box<H1Connection>>>,
+    h2: RefCell<Vec<Rc<H2Connection>>>,
     /// The connection that is being made for all waiting calls, if it may be HTTP/2.
     pub(crate) dialing: RefCell<Option<Rc<dial::Dialing>>>,
-    pub(crate) spoken: Cell<Option<Spoken>>,
+    pub(crate) spoken: Cell<Option<AlpnResult>>,
     /// The peer's stream limit on the last connection; `None` before it has sent one.
     allowed: Cell<Option<usize>>,
-    pool: Weak<Pool>,
+    pool: Weak<ConnectionPool>,
     tick: Rc<Tick>,
 }
 
-impl Pool {
-    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
+impl ConnectionPool {
+    pub(crate) fn new(shared: Arc<SharedUpstream>) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
             shared,
             homes: RefCell::default(),
@@ -214,7 +214,7 @@ impl Pool {
 
 impl EndpointPool {
     /// Takes back a connection after its exchange.
-    fn park(&self, mut connection: Box<H1>) {
+    fn park(&self, mut connection: Box<H1Connection>) {
         let settings = &self.shared.config.pool;
         if settings.max_idle > 0
             && connection.may_be_kept(settings)
@@ -248,7 +248,7 @@ impl EndpointPool {
     }
 
     /// The last idle connection that `owner` may use.
-    fn take_h1(&self, owner: Owner) -> Option<Box<H1>> {
+    fn take_h1(&self, owner: Owner) -> Option<Box<H1Connection>> {
         let mut idle = self.idle.borrow_mut();
         if owner.is_none() {
             return idle.pop_back();
@@ -259,15 +259,16 @@ impl EndpointPool {
 
     /// A permit for a stream on an open HTTP/2 connection that `owner` may use; with `since`, only on one made after
     /// that instant.
-    fn lease_h2(&self, owner: Owner, since: Option<Instant>) -> Option<(Rc<H2>, h2::Lease)> {
+    fn lease_h2(&self, owner: Owner, since: Option<Instant>) -> Option<(Rc<H2Connection>, h2::StreamPermit)> {
         let settings = &self.shared.config.pool;
         if self.tick.pauses(&self.shared) {
             return None;
         }
         let h2 = self.h2.borrow();
-        let fresh = |connection: &H2| since.is_none_or(|since| connection.created >= since);
-        let suitable = |connection: &&Rc<H2>| connection.owner == owner && fresh(connection);
-        let lease = |connection: &Rc<H2>| Some((Rc::clone(connection), connection.lease(settings)?));
+        let fresh = |connection: &H2Connection| since.is_none_or(|since| connection.created >= since);
+        let suitable = |connection: &&Rc<H2Connection>| connection.owner == owner && fresh(connection);
+        let lease =
+            |connection: &Rc<H2Connection>| Some((Rc::clone(connection), connection.lease(settings)?));
         // A connection whose peer has sent its SETTINGS is preferred.
         let mut settled = h2.iter().filter(suitable).filter(|connection| connection.known_limit().is_some());
         settled.find_map(lease).or_else(|| h2.iter().filter(suitable).find_map(lease))
@@ -276,14 +277,14 @@ impl EndpointPool {
     /// True if the peer allows no stream at all on a connection that `owner` may use.
     fn is_held_back(&self, owner: Owner, since: Option<Instant>) -> bool {
         let settings = &self.shared.config.pool;
-        let suitable = |connection: &Rc<H2>| {
+        let suitable = |connection: &Rc<H2Connection>| {
             connection.owner == owner && since.is_none_or(|since| connection.created >= since)
         };
         let h2 = self.h2.borrow();
         h2.iter().any(|connection| suitable(connection) && connection.is_held_back(settings))
     }
 
-    fn keep_h2(&self, connection: Rc<H2>) {
+    fn keep_h2(&self, connection: Rc<H2Connection>) {
         connection.busy_at.set(self.tick.now.get());
         self.h2.borrow_mut().push(connection);
         self.keep_swept();

@@ -14,9 +14,9 @@ use std::{
 use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
 use attache_wire::{
-    Fields, Request, RequestHead, Value, buffers,
+    Fields, Request, RequestHead, ValueRef, buffers,
     header::{CONTENT_LENGTH, EXPECT, TRAILER},
-    outbox::{Encoder, Outbox},
+    outbox::{BodyEncoder, Outbox},
     write,
 };
 use http_body::Body as _;
@@ -28,9 +28,9 @@ use crate::{Error, SentPart};
 pub(super) const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request's body that is being written.
-pub(super) struct Upload {
+pub(super) struct OutgoingBody {
     body: Body,
-    encoder: Encoder,
+    encoder: BodyEncoder,
     /// The head, where it announces trailers.
     announced: Option<Rc<RequestHead>>,
     /// The upstream has not asked for the body yet.
@@ -38,14 +38,14 @@ pub(super) struct Upload {
 }
 
 /// What a poll has added to the bytes to write.
-pub(super) enum Uploaded {
+pub(super) enum WriteProgress {
     /// A piece.
     Piece,
     /// The end.
     Whole,
 }
 
-impl Upload {
+impl OutgoingBody {
     /// Writes the head, and returns the body that is left to write, if there is one.
     pub(super) fn begin(request: Request<Body>, out: &mut Outbox) -> Option<Self> {
         let (parts, body) = request.into_parts();
@@ -57,7 +57,7 @@ impl Upload {
         }
         let target = form::target(&parts);
         write::request(buffer, &parts.method, &target, &parts.headers, encoder);
-        if ended && matches!(encoder, Encoder::None | Encoder::Length(0)) {
+        if ended && matches!(encoder, BodyEncoder::None | BodyEncoder::Length(0)) {
             return None;
         }
         let asks =
@@ -81,7 +81,7 @@ impl Upload {
         &mut self,
         cx: &mut Context<'_>,
         out: &mut Outbox,
-    ) -> Poll<Result<Uploaded, BodyError>> {
+    ) -> Poll<Result<WriteProgress, BodyError>> {
         if self.gated {
             return Poll::Pending;
         }
@@ -94,14 +94,14 @@ impl Upload {
             Some(Err(error)) => return Poll::Ready(Err(error)),
             None => {
                 out.end(self.encoder, None).map_err(wrong)?;
-                return Poll::Ready(Ok(Uploaded::Whole));
+                return Poll::Ready(Ok(WriteProgress::Whole));
             }
         };
         let trailers = match frame.into_data() {
             Ok(data) => {
                 out.body(&mut self.encoder, data).map_err(wrong)?;
                 if !self.body.is_end_stream() {
-                    return Poll::Ready(Ok(Uploaded::Piece));
+                    return Poll::Ready(Ok(WriteProgress::Piece));
                 }
                 None
             }
@@ -112,7 +112,7 @@ impl Upload {
             (!trailers.is_empty()).then_some(trailers)
         });
         out.end(self.encoder, trailers.as_ref()).map_err(wrong)?;
-        Poll::Ready(Ok(Uploaded::Whole))
+        Poll::Ready(Ok(WriteProgress::Whole))
     }
 }
 
@@ -129,10 +129,10 @@ pub(super) fn broken_body(body: &BodyError, sent: SentPart) -> Error {
 
 /// The body must have the length that the head announces; a body that differs from it is never ended cleanly. A body of
 /// unknown length is sent in chunks, for every method.
-fn encoder(headers: &Fields, body: &Body, ended: bool) -> Encoder {
-    let promised = headers.get(CONTENT_LENGTH).and_then(Value::to_number);
+fn encoder(headers: &Fields, body: &Body, ended: bool) -> BodyEncoder {
+    let promised = headers.get(CONTENT_LENGTH).and_then(ValueRef::to_number);
     if promised.is_none() && ended {
-        return Encoder::None;
+        return BodyEncoder::None;
     }
-    promised.or(body.size_hint().exact()).map_or(Encoder::Chunked, Encoder::Length)
+    promised.or(body.size_hint().exact()).map_or(BodyEncoder::Chunked, BodyEncoder::Length)
 }

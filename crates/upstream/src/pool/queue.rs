@@ -8,7 +8,7 @@ use super::waiting::WaitCount;
 
 /// The calls that wait for a connection's permit, over all workers.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
+pub(crate) struct PermitQueue {
     pub(super) waiting: WaitCount,
     /// The number of requested connections that no worker has closed yet.
     pub(super) wanted: AtomicU32,
@@ -18,7 +18,7 @@ pub(crate) struct Queue {
     pub(super) freed: Notify,
 }
 
-impl Queue {
+impl PermitQueue {
     /// A connection was closed.
     pub(crate) fn freed(&self) {
         if self.waiting.any_to_wake() {

@@ -8,7 +8,7 @@
 
 use attache_http::Body;
 use attache_wire::{
-    Fields, Known, Protocol, Request, Response, Value,
+    ConnectProtocol, Fields, KnownName, Request, Response, ValueRef,
     header::{
         CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
     },
@@ -21,7 +21,7 @@ const WEBSOCKET: &str = "websocket";
 
 /// The data of a request that is needed to translate its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Handshake {
+pub enum UpgradeHandshake {
     /// The client asked in HTTP/1.1's form, with this key; the response is wanted in that form.
     Http1(HeaderValue),
     /// The client asked in HTTP/2's form; attache made this key.
@@ -42,20 +42,20 @@ pub fn is_http2(request: &Request<Body>) -> bool {
 }
 
 /// Turns HTTP/1.1's form into HTTP/2's.
-pub fn to_http2(request: &mut Request<Body>) -> Handshake {
-    let key = request.headers().get(SEC_WEBSOCKET_KEY).map_or_else(new_key, Value::to_header_value);
+pub fn to_http2(request: &mut Request<Body>) -> UpgradeHandshake {
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).map_or_else(new_key, ValueRef::to_header_value);
     for name in [SEC_WEBSOCKET_KEY, CONNECTION, UPGRADE, CONTENT_LENGTH, TRANSFER_ENCODING] {
         request.headers_mut().remove(name);
     }
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_2;
     *request.body_mut() = Body::empty();
-    request.head_mut().protocol = Some(Protocol::from_static(WEBSOCKET));
-    Handshake::Http1(key)
+    request.head_mut().protocol = Some(ConnectProtocol::from_static(WEBSOCKET));
+    UpgradeHandshake::Http1(key)
 }
 
 /// Turns HTTP/2's form into HTTP/1.1's, with a new key.
-pub fn to_http1(request: &mut Request<Body>) -> Handshake {
+pub fn to_http1(request: &mut Request<Body>) -> UpgradeHandshake {
     let key = new_key();
     let headers = request.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -65,7 +65,7 @@ pub fn to_http1(request: &mut Request<Body>) -> Handshake {
     *request.version_mut() = Version::HTTP_11;
     *request.body_mut() = Body::empty();
     request.head_mut().protocol = None;
-    Handshake::Http2(key)
+    UpgradeHandshake::Http2(key)
 }
 
 /// Turns the response into the form of the client's request.
@@ -73,9 +73,9 @@ pub fn to_http1(request: &mut Request<Body>) -> Handshake {
 /// # Errors The mistake of an HTTP/1.1 upstream that may not have understood the request (RFC 6455 section 4.1): it
 /// switched without the right proof, or it answered with a success that isn't 101. A client of HTTP/2 would take any
 /// success for an open tunnel.
-pub fn answer<B>(response: &mut Response<B>, handshake: &Handshake) -> Result<(), &'static str> {
+pub fn answer<B>(response: &mut Response<B>, handshake: &UpgradeHandshake) -> Result<(), &'static str> {
     match handshake {
-        Handshake::Http1(key) if response.status().is_success() => {
+        UpgradeHandshake::Http1(key) if response.status().is_success() => {
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             *response.version_mut() = Version::HTTP_11;
             let proof = accept(key);
@@ -84,7 +84,7 @@ pub fn answer<B>(response: &mut Response<B>, handshake: &Handshake) -> Result<()
             headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
             headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
         }
-        Handshake::Http2(key) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        UpgradeHandshake::Http2(key) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let headers = response.headers_mut();
             if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|proof| proof != accept(key)) {
                 return Err("the upstream switched protocols without a valid Sec-WebSocket-Accept");
@@ -95,10 +95,10 @@ pub fn answer<B>(response: &mut Response<B>, handshake: &Handshake) -> Result<()
             *response.status_mut() = StatusCode::OK;
             *response.version_mut() = Version::HTTP_2;
         }
-        Handshake::Http2(_) if response.status().is_success() => {
+        UpgradeHandshake::Http2(_) if response.status().is_success() => {
             return Err("the upstream answered a WebSocket handshake with a success that is not 101");
         }
-        Handshake::Http1(_) | Handshake::Http2(_) => {}
+        UpgradeHandshake::Http1(_) | UpgradeHandshake::Http2(_) => {}
     }
     Ok(())
 }
@@ -130,7 +130,7 @@ fn new_key() -> HeaderValue {
 }
 
 /// Whether a list header (RFC 9110 section 5.6.1) names a token.
-fn lists(headers: &Fields, name: Known, token: &str) -> bool {
+fn lists(headers: &Fields, name: KnownName, token: &str) -> bool {
     headers
         .get_all(name)
         .filter_map(|value| value.to_str().ok())
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_refusal_stays_unchanged() {
         let mut response: Response<()> = http::Response::builder().status(403).body(()).unwrap().into();
-        answer(&mut response, &Handshake::Http1(HeaderValue::from_static("k"))).unwrap();
+        answer(&mut response, &UpgradeHandshake::Http1(HeaderValue::from_static("k"))).unwrap();
         assert_eq!(response.status(), 403);
         assert!(response.headers().is_empty());
     }

@@ -10,60 +10,60 @@ use std::{
 };
 
 use attache_http::{Abort, Body};
-use attache_http2::Tunnel;
+use attache_http2::Http2Tunnel;
 use attache_wire::Response;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::h2::Lease;
+use super::h2::StreamPermit;
 use crate::{
     Error,
     attempt::Attempt,
-    connect::Connection,
+    connect::EndpointConnection,
     limit::{Charge, Closer, ConnectionPermit},
 };
 
-fn offer(response: &mut Response<Body>, tunnel: Waiting) {
+fn offer(response: &mut Response<Body>, tunnel: PendingUpgrade) {
     response.head_mut().carried = Some(Box::new(tunnel));
 }
 
 /// What a response carries.
-enum Waiting {
+enum PendingUpgrade {
     H1(H1Tunnel, Option<Charge>),
-    H2(Tunnel, Lease, Option<Charge>),
+    H2(Http2Tunnel, StreamPermit, Option<Charge>),
 }
 
 pub(super) fn offer_h1(response: &mut Response<Body>, tunnel: H1Tunnel, in_flight: Option<Attempt>) {
-    offer(response, Waiting::H1(tunnel, in_flight.and_then(Attempt::opened)));
+    offer(response, PendingUpgrade::H1(tunnel, in_flight.and_then(Attempt::opened)));
 }
 
 pub(super) fn offer_h2(
     response: &mut Response<Body>,
-    tunnel: Tunnel,
-    lease: Lease,
+    tunnel: Http2Tunnel,
+    lease: StreamPermit,
     in_flight: Option<Attempt>,
 ) {
-    offer(response, Waiting::H2(tunnel, lease, in_flight.and_then(Attempt::opened)));
+    offer(response, PendingUpgrade::H2(tunnel, lease, in_flight.and_then(Attempt::opened)));
 }
 
 /// The tunnel that a response (101, or 2xx to CONNECT) opened; `None` where it opened none.
-pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<Upgraded, Error>> {
-    let waiting = response.head_mut().carried.take()?.downcast::<Waiting>().ok()?;
+pub async fn upgraded(response: &mut Response<Body>) -> Option<Result<UpstreamTunnel, Error>> {
+    let waiting = response.head_mut().carried.take()?.downcast::<PendingUpgrade>().ok()?;
     let (io, charge) = match *waiting {
-        Waiting::H1(tunnel, charge) => (Io::H1(tunnel), charge),
-        Waiting::H2(tunnel, lease, charge) => (Io::H2(tunnel, lease), charge),
+        PendingUpgrade::H1(tunnel, charge) => (UpstreamTunnelIo::H1(tunnel), charge),
+        PendingUpgrade::H2(tunnel, lease, charge) => (UpstreamTunnelIo::H2(tunnel, lease), charge),
     };
-    Some(Ok(Upgraded { io, charge }))
+    Some(Ok(UpstreamTunnel { io, charge }))
 }
 
 /// The upstream's side of a tunnel.
 #[derive(Debug)]
-pub struct Upgraded {
-    io: Io,
+pub struct UpstreamTunnel {
+    io: UpstreamTunnelIo,
     charge: Option<Charge>,
 }
 
-impl Upgraded {
+impl UpstreamTunnel {
     /// Learns when this tunnel is to be closed.
     pub fn closer(&self) -> Closer {
         self.charge.as_ref().map_or_else(Closer::default, Charge::closer)
@@ -71,67 +71,67 @@ impl Upgraded {
 }
 
 #[derive(Debug)]
-enum Io {
+enum UpstreamTunnelIo {
     H1(H1Tunnel),
     /// A stream, and its permit on the connection.
-    H2(Tunnel, #[expect(dead_code, reason = "held")] Lease),
+    H2(Http2Tunnel, #[expect(dead_code, reason = "held")] StreamPermit),
 }
 
-impl Abort for Upgraded {
+impl Abort for UpstreamTunnel {
     fn abort(&mut self) {
         match &mut self.io {
-            Io::H1(tunnel) => tunnel.io.abort(),
-            Io::H2(tunnel, _) => tunnel.abort(),
+            UpstreamTunnelIo::H1(tunnel) => tunnel.io.abort(),
+            UpstreamTunnelIo::H2(tunnel, _) => tunnel.abort(),
         }
     }
 
     fn broken(&self) -> Option<io::Error> {
         match &self.io {
-            Io::H1(tunnel) => tunnel.io.broken(),
-            Io::H2(tunnel, _) => tunnel.broken(),
+            UpstreamTunnelIo::H1(tunnel) => tunnel.io.broken(),
+            UpstreamTunnelIo::H2(tunnel, _) => tunnel.broken(),
         }
     }
 
     fn is_quiet(&self) -> bool {
         match &self.io {
-            Io::H1(tunnel) => tunnel.rest.is_empty() && tunnel.io.is_quiet(),
-            Io::H2(..) => false,
+            UpstreamTunnelIo::H1(tunnel) => tunnel.rest.is_empty() && tunnel.io.is_quiet(),
+            UpstreamTunnelIo::H2(..) => false,
         }
     }
 }
 
-impl AsyncRead for Upgraded {
+impl AsyncRead for UpstreamTunnel {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.io {
-            Io::H1(io) => Pin::new(io).poll_read(cx, buf),
-            Io::H2(io, _) => Pin::new(io).poll_read(cx, buf),
+            UpstreamTunnelIo::H1(io) => Pin::new(io).poll_read(cx, buf),
+            UpstreamTunnelIo::H2(io, _) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
 
-impl AsyncWrite for Upgraded {
+impl AsyncWrite for UpstreamTunnel {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
-            Io::H1(io) => Pin::new(io).poll_write(cx, buf),
-            Io::H2(io, _) => Pin::new(io).poll_write(cx, buf),
+            UpstreamTunnelIo::H1(io) => Pin::new(io).poll_write(cx, buf),
+            UpstreamTunnelIo::H2(io, _) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
-            Io::H1(io) => Pin::new(io).poll_flush(cx),
-            Io::H2(io, _) => Pin::new(io).poll_flush(cx),
+            UpstreamTunnelIo::H1(io) => Pin::new(io).poll_flush(cx),
+            UpstreamTunnelIo::H2(io, _) => Pin::new(io).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
-            Io::H1(io) => Pin::new(io).poll_shutdown(cx),
-            Io::H2(io, _) => Pin::new(io).poll_shutdown(cx),
+            UpstreamTunnelIo::H1(io) => Pin::new(io).poll_shutdown(cx),
+            UpstreamTunnelIo::H2(io, _) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }
@@ -139,14 +139,14 @@ impl AsyncWrite for Upgraded {
 /// An HTTP/1 connection as a tunnel. It counts as an open connection until it is dropped.
 #[derive(Debug)]
 pub(super) struct H1Tunnel {
-    io: Connection,
+    io: EndpointConnection,
     /// The bytes that came directly after the answer.
     rest: Bytes,
     _permit: ConnectionPermit,
 }
 
 impl H1Tunnel {
-    pub(super) const fn new(io: Connection, rest: Bytes, permit: ConnectionPermit) -> Self {
+    pub(super) const fn new(io: EndpointConnection, rest: Bytes, permit: ConnectionPermit) -> Self {
         Self { io, rest, _permit: permit }
     }
 }

@@ -6,24 +6,24 @@ use attache_http::Body;
 use attache_telemetry::{Reason, metrics};
 use attache_wire::Response;
 
-use super::Inner;
+use super::ServiceState;
 use crate::{
     CallContext, Endpoint, Error, SentPart,
-    connect::Connection,
+    connect::EndpointConnection,
     limit::{Charge, Closer, ConnectionPermit},
 };
 
 /// A bare connection, which counts as a running call until it is dropped.
 #[derive(Debug)]
-pub struct Bare {
+pub struct BareConnection {
     /// The connection.
-    pub io: Connection,
+    pub io: EndpointConnection,
     /// Dropped with it.
-    pub guard: Guard,
+    pub guard: BareConnectionCharge,
 }
 
 /// The part of the counts that a bare connection holds until it is dropped, and how to replace the connection.
-pub struct Guard {
+pub struct BareConnectionCharge {
     pub(super) charge: Option<Charge>,
     pub(super) permit: ConnectionPermit,
     /// `None` once a side has sent a byte.
@@ -32,18 +32,18 @@ pub struct Guard {
 
 /// The data for another connection for the same client.
 pub(super) struct Reconnect {
-    pub(super) inner: Rc<Inner>,
+    pub(super) inner: Rc<ServiceState>,
     pub(super) context: CallContext,
     pub(super) hash: Option<u64>,
 }
 
-impl fmt::Debug for Guard {
+impl fmt::Debug for BareConnectionCharge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("charge", &self.charge).finish_non_exhaustive()
+        f.debug_struct("BareConnectionCharge").field("charge", &self.charge).finish_non_exhaustive()
     }
 }
 
-impl Guard {
+impl BareConnectionCharge {
     /// Learns when the connection is to be closed.
     pub fn closer(&self) -> Closer {
         self.charge.as_ref().map_or_else(Closer::default, Charge::closer)
@@ -51,7 +51,7 @@ impl Guard {
 
     /// A connection to an endpoint that this call hasn't tried yet, in place of one that ended before it was used.
     /// `None` if there is no such endpoint.
-    pub async fn elsewhere(&mut self) -> Option<Connection> {
+    pub async fn elsewhere(&mut self) -> Option<EndpointConnection> {
         let Self { charge, permit, again } = self;
         let Reconnect { inner, context, hash } = again.as_ref()?;
         let charge = charge.as_mut()?;
@@ -72,7 +72,7 @@ impl Guard {
     }
 }
 
-impl Bare {
+impl BareConnection {
     /// Both sides send bytes now: a connection that was made [ahead](CallContext::ahead) of its use is counted from now
     /// on.
     ///
@@ -88,6 +88,6 @@ impl Bare {
 }
 
 /// The connection in the answer to [`CallKind::Connection`]; `None` if the answer has none, or it was taken before.
-pub fn connected(response: &mut Response<Body>) -> Option<Bare> {
+pub fn connected(response: &mut Response<Body>) -> Option<BareConnection> {
     response.head_mut().carried.take()?.downcast().ok().map(|bare| *bare)
 }

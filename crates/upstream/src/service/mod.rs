@@ -36,42 +36,42 @@ use http::Method;
 use tokio::{task::spawn_local, time::Instant};
 
 use self::bare::Reconnect;
-pub use self::bare::{Bare, Guard, connected};
+pub use self::bare::{BareConnection, BareConnectionCharge, connected};
 
 use crate::{
-    Balancer, Call, CallContext, CallKind, Endpoint, Error, SentPart, Shared,
+    Balancer, Call, CallContext, CallKind, Endpoint, Error, SentPart, SharedUpstream,
     attempt::{Attempt, OutcomeReceivers},
     balance::request_hash,
     boxed,
-    circuit::Admitted,
-    connect::{Connection, Offer as Offered, Tls},
+    circuit::AdmittedCall,
+    connect::{AlpnOffer as Offered, EndpointConnection, Tls},
     limit::{ConnectionPermit, RequestPermit},
     outlier::circuits,
-    pool::{ConnectionSpec, DialOptions, Pool, Protocol, upgrade},
+    pool::{ConnectionPool, ConnectionSpec, DialOptions, DialProtocol, upgrade},
 };
 
 /// One upstream on one worker. Cheap to clone; must be used inside of the worker's runtime.
 #[derive(Clone)]
 pub struct WorkerUpstream {
-    inner: Rc<Inner>,
+    inner: Rc<ServiceState>,
 }
 
-struct Inner {
-    pool: Rc<Pool>,
+struct ServiceState {
+    pool: Rc<ConnectionPool>,
     tls: Option<Tls>,
     balancer: RefCell<Balancer>,
 }
 
 impl WorkerUpstream {
     /// `tls` is the result of [`Tls::new`] for this upstream.
-    pub fn new(shared: Arc<Shared>, tls: Option<Tls>) -> Self {
+    pub fn new(shared: Arc<SharedUpstream>, tls: Option<Tls>) -> Self {
         let balancer = RefCell::new(Balancer::new(&shared.config.balance, fastrand::u64(..)));
-        let inner = Inner { pool: Pool::new(shared), tls, balancer };
+        let inner = ServiceState { pool: ConnectionPool::new(shared), tls, balancer };
         Self { inner: Rc::new(inner) }
     }
 
     /// The upstream as all workers see it.
-    pub fn shared(&self) -> &Arc<Shared> {
+    pub fn shared(&self) -> &Arc<SharedUpstream> {
         &self.inner.pool.shared
     }
 
@@ -143,12 +143,12 @@ impl tower::Service<Call> for WorkerUpstream {
 }
 
 /// Counts an attempt on a connection that was already open, also if the attempt is cancelled.
-struct Reuse<'a> {
-    pool: &'a Pool,
+struct ReuseCounter<'a> {
+    pool: &'a ConnectionPool,
     counts: bool,
 }
 
-impl Drop for Reuse<'_> {
+impl Drop for ReuseCounter<'_> {
     fn drop(&mut self) {
         if self.counts {
             self.pool.metrics.pool_reused(&self.pool.shared.config.name);
@@ -161,12 +161,12 @@ impl Drop for Reuse<'_> {
 const MAX_OTHER_PICKS: usize = 4;
 
 /// How a request is sent.
-struct Plan {
-    protocol: Protocol,
-    handshake: Option<upgrade::Handshake>,
+struct RequestPlan {
+    protocol: DialProtocol,
+    handshake: Option<upgrade::UpgradeHandshake>,
 }
 
-impl Inner {
+impl ServiceState {
     /// The hash of the request by the config's key, if it has one.
     fn hash(&self, context: &CallContext, request: &Request<Body>, wants: CallKind) -> Option<u64> {
         let key = self.pool.shared.config.balance.hash.as_ref()?;
@@ -193,7 +193,7 @@ impl Inner {
         &self,
         context: &CallContext,
         hash: Option<u64>,
-    ) -> Result<(Arc<Endpoint>, Option<Admitted>), Error> {
+    ) -> Result<(Arc<Endpoint>, Option<AdmittedCall>), Error> {
         let shared = &self.pool.shared;
         let mut balancer = self.balancer.borrow_mut();
         let affinity = context.affinity.as_deref();
@@ -290,9 +290,9 @@ impl Inner {
         // The deadline applied only to the first connection.
         let context = CallContext { deadline: None, overdue: None, ..context.clone() };
         let again = Some(Reconnect { inner: Rc::clone(self), context, hash });
-        let guard = Guard { charge: attempt.take().and_then(Attempt::opened), permit, again };
+        let guard = BareConnectionCharge { charge: attempt.take().and_then(Attempt::opened), permit, again };
         let mut response = Response::new(Body::empty());
-        response.head_mut().carried = Some(Box::new(Bare { io, guard }));
+        response.head_mut().carried = Some(Box::new(BareConnection { io, guard }));
         Ok(response)
     }
 
@@ -302,7 +302,7 @@ impl Inner {
         context: &CallContext,
         endpoint: &Arc<Endpoint>,
         traced: Option<&AttemptTrace>,
-    ) -> Result<(Connection, ConnectionPermit), Error> {
+    ) -> Result<(EndpointConnection, ConnectionPermit), Error> {
         let permit = self.pool.permit(context.deadline).await?;
         let (tls, client) = (self.tls.as_ref(), &context.client);
         self.pool
@@ -357,7 +357,7 @@ impl Inner {
             }
             // A counter that stays on this worker.
             *context.exchange.peer.borrow_mut() = wire.peer().cloned();
-            if plan.protocol == Protocol::Http2
+            if plan.protocol == DialProtocol::Http2
                 && (plan.handshake.is_some() || request.as_ref().is_some_and(upgrade::is_http2))
                 && !wire.takes_extended_connect(config.handshake_timeout).await
             {
@@ -366,7 +366,7 @@ impl Inner {
             }
             let is_fresh = wire.is_fresh();
             context.exchange.handed_to_upstream();
-            let mut reuse = Reuse { pool, counts: wire.reused };
+            let mut reuse = ReuseCounter { pool, counts: wire.reused };
             match wire.call(request, attempt, context.on_informational.as_ref()).await {
                 Ok(response) => return respond(response, plan.handshake.as_ref()),
                 // The connection from the pool was dead and the request is unchanged: the next connection is still the
@@ -378,7 +378,7 @@ impl Inner {
     }
 
     /// Decides the protocol, and translates a WebSocket handshake into its form.
-    fn plan(&self, request: &mut Request<Body>) -> Result<Plan, Error> {
+    fn plan(&self, request: &mut Request<Body>) -> Result<RequestPlan, Error> {
         let upgrades = request.headers().contains_key(UPGRADE);
         let extended = upgrade::is_http2(request);
         if request.method() == Method::CONNECT && !extended {
@@ -392,29 +392,29 @@ impl Inner {
                 let why = "the upstream's protocol is tcp, so HTTP can't be routed to it";
                 return Err(Error::with_source(Reason::ProtocolMismatch, SentPart::Nothing, why));
             }
-            UpstreamProtocol::Auto if upgrades || extended => Protocol::Http1,
+            UpstreamProtocol::Auto if upgrades || extended => DialProtocol::Http1,
             _ => self.protocol(Some(request)),
         };
         let handshake = match protocol {
-            Protocol::Http2 if upgrades => {
+            DialProtocol::Http2 if upgrades => {
                 if !upgrade::is_http1(request) {
                     let why = "HTTP/2 carries no upgrade but WebSocket's (RFC 9113 section 8.6)";
                     return Err(Error::with_source(Reason::ProtocolMismatch, SentPart::Nothing, why));
                 }
                 Some(upgrade::to_http2(request))
             }
-            Protocol::Http1 if extended => Some(upgrade::to_http1(request)),
-            Protocol::Http1 | Protocol::Http2 | Protocol::Alpn => None,
+            DialProtocol::Http1 if extended => Some(upgrade::to_http1(request)),
+            DialProtocol::Http1 | DialProtocol::Http2 | DialProtocol::Alpn => None,
         };
-        Ok(Plan { protocol, handshake })
+        Ok(RequestPlan { protocol, handshake })
     }
 
-    fn protocol(&self, request: Option<&Request<Body>>) -> Protocol {
+    fn protocol(&self, request: Option<&Request<Body>>) -> DialProtocol {
         match (self.pool.shared.config.protocol, &self.tls) {
-            (UpstreamProtocol::Http2, _) => Protocol::Http2,
-            (UpstreamProtocol::Auto, Some(_)) => Protocol::Alpn,
-            (UpstreamProtocol::Auto, None) if request.is_some_and(is_grpc) => Protocol::Http2,
-            _ => Protocol::Http1,
+            (UpstreamProtocol::Http2, _) => DialProtocol::Http2,
+            (UpstreamProtocol::Auto, Some(_)) => DialProtocol::Alpn,
+            (UpstreamProtocol::Auto, None) if request.is_some_and(is_grpc) => DialProtocol::Http2,
+            _ => DialProtocol::Http1,
         }
     }
 }
@@ -431,7 +431,7 @@ fn is_grpc(request: &Request<Body>) -> bool {
 
 fn respond(
     mut response: Response<Body>,
-    handshake: Option<&upgrade::Handshake>,
+    handshake: Option<&upgrade::UpgradeHandshake>,
 ) -> Result<Response<Body>, Error> {
     if let Some(handshake) = handshake {
         upgrade::answer(&mut response, handshake)

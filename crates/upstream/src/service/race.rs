@@ -27,11 +27,11 @@ use attache_http::{
 use attache_telemetry::Class;
 use tokio::{task::spawn_local, time::Instant};
 
-use super::Inner;
+use super::ServiceState;
 use crate::{
-    Affinity, CallContext, Endpoint, Error, Failure, Outcome, Overdue, SentPart,
+    Affinity, CallContext, Endpoint, EndpointFailure, Error, Outcome, Overdue, SentPart,
     attempt::Attempt,
-    connect::Offer,
+    connect::AlpnOffer,
     limit::ConnectionPermit,
     outlier::{self, unreachable},
     pool::{ConnectionSpec, DialOptions},
@@ -40,21 +40,21 @@ use crate::{
 /// RFC 8305 section 5: "Connection Attempt Delay", recommended 250 ms.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Time between an endpoint's failure and the first connection that checks whether it is back.
-const FIRST_LOOK: Duration = Duration::from_millis(250);
+const FIRST_CHECK: Duration = Duration::from_millis(250);
 /// The longest time between two such checks.
-const LAST_LOOK: Duration = Duration::from_secs(10);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 struct Racer<F> {
     endpoint: Arc<Endpoint>,
     future: Pin<Box<F>>,
 }
 
-enum Event<T> {
+enum RaceEvent<T> {
     Ended(usize, Result<T, Error>),
     Slow,
 }
 
-impl Inner {
+impl ServiceState {
     /// A connection by `connect`, to this endpoint, or to another one that is faster.
     pub(super) async fn race<T, F>(
         self: &Rc<Self>,
@@ -78,17 +78,17 @@ impl Inner {
             let event = poll_fn(|cx| {
                 for (at, racer) in racers.iter_mut().enumerate() {
                     if let Poll::Ready(end) = racer.future.as_mut().poll(cx) {
-                        return Poll::Ready(Event::Ended(at, end));
+                        return Poll::Ready(RaceEvent::Ended(at, end));
                     }
                 }
                 if may_join && tick.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Event::Slow);
+                    return Poll::Ready(RaceEvent::Slow);
                 }
                 Poll::Pending
             })
             .await;
             match event {
-                Event::Ended(at, Ok(made)) => {
+                RaceEvent::Ended(at, Ok(made)) => {
                     let winner = racers.swap_remove(at).endpoint;
                     unreachable::found(shared, &winner);
                     for slow in racers {
@@ -99,7 +99,7 @@ impl Inner {
                     }
                     return Ok(made);
                 }
-                Event::Ended(at, Err(error)) => {
+                RaceEvent::Ended(at, Err(error)) => {
                     let failed = racers.swap_remove(at).endpoint;
                     if !(error.sent == SentPart::Nothing && error.reason.is(Class::NoConnection)) {
                         // attache's own limit, or a deadline: another endpoint doesn't help.
@@ -109,7 +109,7 @@ impl Inner {
                         continue;
                     }
                     if unreachable::lost(shared, &failed, error.reason) {
-                        self.watch(&failed, FIRST_LOOK);
+                        self.watch(&failed, FIRST_CHECK);
                     }
                     let next = self.another(&failed, hash, context, true);
                     let heir = next.as_ref().or_else(|| racers.first().map(|racer| &racer.endpoint));
@@ -127,14 +127,14 @@ impl Inner {
                     if let Some(attempt) = attempt.as_mut().filter(|attempt| is_at(attempt)) {
                         attempt.moved_to(heir, Some(error.reason));
                     } else {
-                        let outcome = Outcome::Failed(Failure::NoAnswer(error.reason));
+                        let outcome = Outcome::Failed(EndpointFailure::NoAnswer(error.reason));
                         outlier::report(shared, &failed, outcome, Instant::now());
                     }
                     racers.extend(next.map(racer));
                 }
                 // A call that waits for a connection's permit isn't slow, and another endpoint would wait as well.
-                Event::Slow if self.pool.is_full() => tick.as_mut().reset(Instant::now() + delay),
-                Event::Slow => {
+                RaceEvent::Slow if self.pool.is_full() => tick.as_mut().reset(Instant::now() + delay),
+                RaceEvent::Slow => {
                     let next =
                         racers.last().and_then(|last| self.another(&last.endpoint, hash, context, false));
                     may_join = next.is_some();
@@ -196,7 +196,7 @@ impl Inner {
         if endpoint.watched.swap(true, Relaxed) {
             return;
         }
-        let (inner, watched) = (Rc::downgrade(self), Watched(Arc::clone(endpoint)));
+        let (inner, watched) = (Rc::downgrade(self), WatchedEndpoint(Arc::clone(endpoint)));
         spawn_local(async move {
             let (endpoint, mut wait) = (&watched.0, first);
             loop {
@@ -217,7 +217,7 @@ impl Inner {
                         }
                     }
                 }
-                wait = (wait * 2).clamp(FIRST_LOOK, LAST_LOOK);
+                wait = (wait * 2).clamp(FIRST_CHECK, MAX_CHECK_INTERVAL);
             }
         });
     }
@@ -242,7 +242,7 @@ impl Inner {
             ConnectionPermit::take(&pool.shared).map_err(|reason| Error::new(reason, SentPart::Nothing))?;
         let how = DialOptions {
             tls: self.tls.as_ref(),
-            offer: Offer::Opaque,
+            offer: AlpnOffer::Opaque,
             host: None,
             client: &client,
             traced: None,
@@ -252,9 +252,9 @@ impl Inner {
 }
 
 /// An endpoint that is watched. If its watcher ends before the endpoint is back, calls try it again.
-struct Watched(Arc<Endpoint>);
+struct WatchedEndpoint(Arc<Endpoint>);
 
-impl Drop for Watched {
+impl Drop for WatchedEndpoint {
     fn drop(&mut self) {
         self.0.set_unreachable(false, "its watcher ended");
         self.0.watched.store(false, Relaxed);

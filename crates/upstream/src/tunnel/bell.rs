@@ -16,13 +16,13 @@ use std::{
 use pin_project_lite::pin_project;
 
 #[derive(Debug, Default)]
-struct Shared {
+struct BellState {
     rung: AtomicBool,
     /// Locked only when the bell rings or its task changes, never for a message.
     task: Mutex<Option<Waker>>,
 }
 
-impl Wake for Shared {
+impl Wake for BellState {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -38,18 +38,18 @@ impl Wake for Shared {
 
 /// Wakes its task, and remembers that it did.
 #[derive(Debug)]
-pub(super) struct Bell {
-    shared: Arc<Shared>,
+pub(super) struct WakeFlag {
+    shared: Arc<BellState>,
     waker: Waker,
     /// A copy of the waker in `shared`, to compare without the lock.
     task: Option<Waker>,
 }
 
-impl Bell {
+impl WakeFlag {
     /// A bell that has already rung, so that everything is polled for the first time.
     pub(super) fn new() -> Self {
         // One allocation for each tunnel.
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<BellState>::default();
         Self { waker: shared.clone().into(), shared, task: None }
     }
 
@@ -74,21 +74,21 @@ impl Bell {
 pin_project! {
     /// A future that is polled only after its own wake-up, however often its task is woken for something else.
     #[derive(Debug)]
-    pub struct Seldom<F> {
-        bell: Bell,
+    pub struct PollOnWake<F> {
+        bell: WakeFlag,
         #[pin]
         future: F,
     }
 }
 
-impl<F> Seldom<F> {
+impl<F> PollOnWake<F> {
     /// Polls `future` only after its own wake-ups.
     pub fn new(future: F) -> Self {
-        Self { bell: Bell::new(), future }
+        Self { bell: WakeFlag::new(), future }
     }
 }
 
-impl<F: Future> Future for Seldom<F> {
+impl<F: Future> Future for PollOnWake<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -106,9 +106,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Count(AtomicUsize);
+    struct WakeUps(AtomicUsize);
 
-    impl Wake for Count {
+    impl Wake for WakeUps {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -118,11 +118,11 @@ mod tests {
     fn a_future_is_polled_again_only_after_its_own_wake_up_or_in_another_task() {
         let polls = Cell::new(0);
         let (end, mut ended) = oneshot::channel::<()>();
-        let mut seldom = pin!(Seldom::new(poll_fn(|cx| {
+        let mut seldom = pin!(PollOnWake::new(poll_fn(|cx| {
             polls.set(polls.get() + 1);
             Pin::new(&mut ended).poll(cx)
         })));
-        let tasks = [Arc::new(Count::default()), Arc::new(Count::default())];
+        let tasks = [Arc::new(WakeUps::default()), Arc::new(WakeUps::default())];
         let wakers = tasks.clone().map(Waker::from);
         for (waker, polled) in [(0, 1), (0, 1), (0, 1), (1, 2), (1, 2)] {
             assert!(seldom.as_mut().poll(&mut Context::from_waker(&wakers[waker])).is_pending());

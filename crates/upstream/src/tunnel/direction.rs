@@ -23,7 +23,7 @@ use tokio::{
     task::coop::has_budget_remaining,
 };
 
-use super::splice::{self, Lease, ReadOutcome, Socket};
+use super::splice::{self, PipeLease, PlainSocket, ReadOutcome};
 
 /// The most bytes that one read takes, and that one direction holds.
 pub(super) const CHUNK: usize = 64 << 10;
@@ -49,12 +49,12 @@ pub(super) fn with_scratch<T>(poll: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// The side that failed.
-pub(super) enum Side {
+pub(super) enum DirectionError {
     Reader(io::Error),
     Writer(io::Error),
 }
 
-impl Side {
+impl DirectionError {
     pub(super) fn map(self, reader: Reason, writer: Reason) -> (Reason, Option<io::Error>) {
         match self {
             Self::Reader(error) => (reader, Some(error)),
@@ -85,11 +85,11 @@ pub(super) struct Direction {
     /// The kernel can't move bytes between these two sockets.
     copies_only: bool,
     /// The pipe for spliced bytes; released whenever it is empty.
-    pipe: Option<Lease>,
+    pipe: Option<PipeLease>,
 }
 
 /// One end of a tunnel, and its socket, if bytes can be moved from and to it.
-type End<'a, S, F> = (Pin<&'a mut S>, &'a F);
+type TunnelSide<'a, S, F> = (Pin<&'a mut S>, &'a F);
 
 impl Direction {
     /// A direction that doesn't pass on an end before the first byte, until it is told to.
@@ -132,11 +132,11 @@ impl Direction {
     pub(super) fn poll<R: AsyncRead + Abort, W: AsyncWrite>(
         &mut self,
         cx: &mut Context<'_>,
-        (mut reader, from): End<'_, R, impl Fn(&R) -> Option<Socket<'_>>>,
-        (mut writer, to): End<'_, W, impl Fn(&W) -> Option<Socket<'_>>>,
+        (mut reader, from): TunnelSide<'_, R, impl Fn(&R) -> Option<PlainSocket<'_>>>,
+        (mut writer, to): TunnelSide<'_, W, impl Fn(&W) -> Option<PlainSocket<'_>>>,
         scratch: &mut [u8],
         is_known: bool,
-    ) -> Poll<Result<(), Side>> {
+    ) -> Poll<Result<(), DirectionError>> {
         if self.done {
             return Poll::Ready(Ok(()));
         }
@@ -172,7 +172,7 @@ impl Direction {
                 match ready!(writer.as_mut().poll_shutdown(cx)) {
                     // The socket is already closed in both directions; the direction that reads it reports this.
                     Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                    ended => ended.map_err(Side::Writer)?,
+                    ended => ended.map_err(DirectionError::Writer)?,
                 }
                 self.done = true;
                 return Poll::Ready(Ok(()));
@@ -180,10 +180,12 @@ impl Direction {
             ready!(take_turn(cx, &mut pieces));
             let mut buf = ReadBuf::new(scratch);
             match reader.as_mut().poll_read(cx, &mut buf) {
-                Poll::Ready(read) => read.map_err(Side::Reader)?,
+                Poll::Ready(read) => read.map_err(DirectionError::Reader)?,
                 Poll::Pending => {
                     // TLS buffers records: they must be flushed before this direction waits.
-                    if self.unflushed && writer.as_mut().poll_flush(cx).map_err(Side::Writer)?.is_ready() {
+                    if self.unflushed
+                        && writer.as_mut().poll_flush(cx).map_err(DirectionError::Writer)?.is_ready()
+                    {
                         self.unflushed = false;
                     }
                     // If the task has used up its budget, the reader was not polled, and will not wake it.
@@ -219,13 +221,13 @@ impl Direction {
     fn splice(
         &mut self,
         cx: &mut Context<'_>,
-        from: &Socket<'_>,
-        to: &Socket<'_>,
+        from: &PlainSocket<'_>,
+        to: &PlainSocket<'_>,
         pieces: &mut u32,
-    ) -> Poll<Result<(), Side>> {
+    ) -> Poll<Result<(), DirectionError>> {
         let mut turn = 0;
         // Held in a local variable, so that every return releases it, except the one for a slow writer.
-        let Some(mut pipe) = self.pipe.take().or_else(Lease::take) else {
+        let Some(mut pipe) = self.pipe.take().or_else(PipeLease::take) else {
             // Too many pipes are in use: this piece is copied.
             self.bulk = false;
             return Poll::Ready(Ok(()));
@@ -235,11 +237,11 @@ impl Direction {
                 match pipe.drain(cx, to) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) if splice::is_refused(&error) => {
-                        self.held = pipe.take_back().map_err(Side::Writer)?;
+                        self.held = pipe.take_back().map_err(DirectionError::Writer)?;
                         (self.bulk, self.copies_only) = (false, true);
                         return Poll::Ready(Ok(()));
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Side::Writer(error))),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(DirectionError::Writer(error))),
                     Poll::Pending => {
                         self.pipe = Some(pipe);
                         return Poll::Pending;
@@ -264,7 +266,7 @@ impl Direction {
                 Err(error) if splice::is_refused(&error) => {
                     (self.bulk, self.copies_only) = (false, true);
                 }
-                Err(error) => return Poll::Ready(Err(Side::Reader(error))),
+                Err(error) => return Poll::Ready(Err(DirectionError::Reader(error))),
             }
         }
     }
@@ -280,10 +282,14 @@ fn take_turn(cx: &Context<'_>, pieces: &mut u32) -> Poll<()> {
     Poll::Ready(())
 }
 
-fn write(cx: &mut Context<'_>, writer: Pin<&mut impl AsyncWrite>, bytes: &[u8]) -> Poll<Result<usize, Side>> {
+fn write(
+    cx: &mut Context<'_>,
+    writer: Pin<&mut impl AsyncWrite>,
+    bytes: &[u8],
+) -> Poll<Result<usize, DirectionError>> {
     match ready!(writer.poll_write(cx, bytes)) {
-        Ok(0) => Poll::Ready(Err(Side::Writer(io::ErrorKind::WriteZero.into()))),
+        Ok(0) => Poll::Ready(Err(DirectionError::Writer(io::ErrorKind::WriteZero.into()))),
         Ok(n) => Poll::Ready(Ok(n)),
-        Err(error) => Poll::Ready(Err(Side::Writer(error))),
+        Err(error) => Poll::Ready(Err(DirectionError::Writer(error))),
     }
 }

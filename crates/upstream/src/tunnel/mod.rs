@@ -39,12 +39,12 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::{bell::PollOnWake, splice::PlainSocket};
 use self::{
-    bell::Bell,
-    direction::{Direction, Side, with_scratch},
+    bell::WakeFlag,
+    direction::{Direction, DirectionError, with_scratch},
 };
-pub use self::{bell::Seldom, splice::Socket};
-use crate::{connect::Connection, error::reason_or, limit::Closer, service::Guard};
+use crate::{connect::EndpointConnection, error::reason_or, limit::Closer, service::BareConnectionCharge};
 
 /// A tunnel that did not end by a clean end of both sides, or whose upstream ended before its first byte.
 #[derive(Debug)]
@@ -78,7 +78,8 @@ pub async fn copy_both(
     idle: Duration,
     closer: Closer,
 ) -> Result<(u64, u64), TunnelError> {
-    relay(client, |_| None, upstream, |_| None, Rules { idle, answers: false }, closer, async || None).await
+    relay(client, |_| None, upstream, |_| None, TunnelRules { idle, answers: false }, closer, async || None)
+        .await
 }
 
 /// The same for a bare connection, which may be replaced as long as it is unused. The client's bytes may be moved
@@ -87,22 +88,22 @@ pub async fn copy_both(
 /// cleanly.
 pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
-    socket: impl Fn(&C) -> Option<Socket<'_>>,
-    upstream: Connection,
-    guard: &mut Guard,
-    rules: Rules,
+    socket: impl Fn(&C) -> Option<PlainSocket<'_>>,
+    upstream: EndpointConnection,
+    guard: &mut BareConnectionCharge,
+    rules: TunnelRules,
 ) -> Result<(u64, u64), TunnelError> {
     let closer = guard.closer();
     let elsewhere = async || {
         let io = guard.elsewhere().await?;
         Some((io, guard.closer()))
     };
-    relay(client, socket, upstream, Connection::socket, rules, closer, elsewhere).await
+    relay(client, socket, upstream, EndpointConnection::socket, rules, closer, elsewhere).await
 }
 
 /// What ends a tunnel, and how its end is reported.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct TunnelRules {
     /// The longest time without a byte in either direction; zero means no limit.
     pub idle: Duration,
     /// The upstream has sent nothing yet.
@@ -149,10 +150,10 @@ impl TunnelEnd {
 
 async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
-    client_socket: impl Fn(&C) -> Option<Socket<'_>>,
+    client_socket: impl Fn(&C) -> Option<PlainSocket<'_>>,
     upstream: U,
-    upstream_socket: impl Fn(&U) -> Option<Socket<'_>>,
-    Rules { idle, answers }: Rules,
+    upstream_socket: impl Fn(&U) -> Option<PlainSocket<'_>>,
+    TunnelRules { idle, answers }: TunnelRules,
     mut closer: Closer,
     mut elsewhere: impl AsyncFnMut() -> Option<(U, Closer)>,
 ) -> Result<(u64, u64), TunnelError> {
@@ -167,7 +168,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
     let mut ask = None;
     let mut was_deaf = false;
     let mut whole = false;
-    let mut bell = Bell::new();
+    let mut bell = WakeFlag::new();
     let result = loop {
         let turn = {
             let mut cut = pin!(unconstrained(closer.closed()));
@@ -277,21 +278,21 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
 }
 
 /// The client could not be read, or the upstream not be written to.
-fn sending_failed(side: Side, out: &Direction, back: &Direction) -> TunnelEnd {
+fn sending_failed(side: DirectionError, out: &Direction, back: &Direction) -> TunnelEnd {
     let side = match side {
-        Side::Writer(error) if back.is_done() => return TunnelEnd::Left(error),
+        DirectionError::Writer(error) if back.is_done() => return TunnelEnd::Left(error),
         side => side,
     };
-    let unused = matches!(side, Side::Writer(_)) && out.is_unused() && back.is_unused();
+    let unused = matches!(side, DirectionError::Writer(_)) && out.is_unused() && back.is_unused();
     TunnelEnd::failed(side.map(Reason::ClientClosed, Reason::UpstreamReset), unused)
 }
 
 /// The upstream could not be read, or the client not be written to.
-fn receiving_failed(side: Side, out: &Direction, back: &Direction) -> TunnelEnd {
-    let unused = matches!(side, Side::Reader(_)) && out.is_unused() && back.is_unused();
+fn receiving_failed(side: DirectionError, out: &Direction, back: &Direction) -> TunnelEnd {
+    let unused = matches!(side, DirectionError::Reader(_)) && out.is_unused() && back.is_unused();
     let upstream = match &side {
-        Side::Reader(error) => reason_or(error, Reason::UpstreamReset),
-        Side::Writer(_) => Reason::UpstreamReset,
+        DirectionError::Reader(error) => reason_or(error, Reason::UpstreamReset),
+        DirectionError::Writer(_) => Reason::UpstreamReset,
     };
     TunnelEnd::failed(side.map(upstream, Reason::ClientClosed), unused)
 }

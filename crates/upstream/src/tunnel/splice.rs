@@ -35,7 +35,7 @@ pub(super) const MAX_WAITING_PIPES: usize = 4;
 
 /// A plain socket: its bytes are the connection's bytes.
 #[derive(Clone, Copy, Debug)]
-pub enum Socket<'a> {
+pub enum PlainSocket<'a> {
     /// TCP.
     Tcp(&'a TcpStream),
     /// A Unix socket.
@@ -45,13 +45,13 @@ pub enum Socket<'a> {
 macro_rules! each {
     ($self:expr, $io:ident => $body:expr) => {
         match $self {
-            Socket::Tcp($io) => $body,
-            Socket::Unix($io) => $body,
+            PlainSocket::Tcp($io) => $body,
+            PlainSocket::Unix($io) => $body,
         }
     };
 }
 
-impl Socket<'_> {
+impl PlainSocket<'_> {
     fn fd(&self) -> BorrowedFd<'_> {
         each!(self, io => io.as_fd())
     }
@@ -63,13 +63,13 @@ pub(super) enum ReadOutcome {
     End,
 }
 
-struct Pipe {
+struct KernelPipe {
     out: OwnedFd,
     into: OwnedFd,
     capacity: usize,
 }
 
-impl Pipe {
+impl KernelPipe {
     fn open() -> io::Result<Self> {
         let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let capacity = fcntl_setpipe_size(&into, CAPACITY).unwrap_or(MIN_CAPACITY);
@@ -79,7 +79,7 @@ impl Pipe {
 
 /// A worker's pipes.
 struct Pipes {
-    idle: Vec<Pipe>,
+    idle: Vec<KernelPipe>,
     open: usize,
 }
 
@@ -88,20 +88,20 @@ thread_local! {
 }
 
 /// A pipe in use.
-pub(super) struct Lease {
+pub(super) struct PipeLease {
     /// `None` only while it is dropped.
-    pipe: Option<Pipe>,
+    pipe: Option<KernelPipe>,
     held: usize,
 }
 
-impl Lease {
+impl PipeLease {
     /// One of the worker's pipes, or a new one; `None` if the worker or the system has too many.
     pub(super) fn take() -> Option<Self> {
         PIPES.with_borrow_mut(|pipes| {
             let pipe = match pipes.idle.pop() {
                 Some(pipe) => pipe,
                 None if pipes.open < MAX_PIPES => {
-                    let pipe = Pipe::open().ok()?;
+                    let pipe = KernelPipe::open().ok()?;
                     pipes.open += 1;
                     pipe
                 }
@@ -117,11 +117,15 @@ impl Lease {
 
     /// Moves the socket's bytes into the pipe. Only for an empty pipe: otherwise "no room" and "no bytes" would look
     /// the same.
-    pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &Socket<'_>) -> Poll<io::Result<ReadOutcome>> {
+    pub(super) fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &PlainSocket<'_>,
+    ) -> Poll<io::Result<ReadOutcome>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(ReadOutcome::End)) };
         loop {
             ready!(each!(from, io => io.poll_read_ready(cx)))?;
-            let moved = each!(from, io => io.try_io(Interest::READABLE, || go(Step::Fill, from.fd(), pipe.into.as_fd(), pipe.capacity)));
+            let moved = each!(from, io => io.try_io(Interest::READABLE, || go(SpliceStep::Fill, from.fd(), pipe.into.as_fd(), pipe.capacity)));
             match moved {
                 Ok(0) => return Poll::Ready(Ok(ReadOutcome::End)),
                 Ok(n) => {
@@ -135,11 +139,11 @@ impl Lease {
     }
 
     /// Writes as much as the socket accepts without waiting.
-    pub(super) fn drain(&mut self, cx: &mut Context<'_>, to: &Socket<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>, to: &PlainSocket<'_>) -> Poll<io::Result<()>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(())) };
         loop {
             ready!(each!(to, io => io.poll_write_ready(cx)))?;
-            let moved = each!(to, io => io.try_io(Interest::WRITABLE, || go(Step::Drain, pipe.out.as_fd(), to.fd(), self.held)));
+            let moved = each!(to, io => io.try_io(Interest::WRITABLE, || go(SpliceStep::Drain, pipe.out.as_fd(), to.fd(), self.held)));
             match moved {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
@@ -163,7 +167,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for PipeLease {
     fn drop(&mut self) {
         let Some(pipe) = self.pipe.take() else { return };
         // At the worker's end the list may be dropped before the tunnel.
@@ -180,13 +184,13 @@ impl Drop for Lease {
 
 /// The two steps of a piece: into the pipe, and out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum SpliceStep {
     Fill,
     Drain,
 }
 
 #[cfg_attr(not(test), expect(unused_variables, reason = "tests refuse one of them"))]
-fn go(step: Step, from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+fn go(step: SpliceStep, from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     #[cfg(test)]
     tests::may(step)?;
     let n = splice(from, None, to, None, most, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?;
@@ -206,25 +210,25 @@ pub(super) fn is_refused(error: &io::Error) -> bool {
 pub(super) mod tests {
     use std::cell::Cell;
 
-    pub(in super::super) use super::Step;
+    pub(in super::super) use super::SpliceStep;
     use super::*;
 
     thread_local! {
         static MOVED: Cell<usize> = const { Cell::new(0) };
-        static REFUSED: Cell<Option<Step>> = const { Cell::new(None) };
+        static REFUSED: Cell<Option<SpliceStep>> = const { Cell::new(None) };
     }
 
-    pub(super) fn may(step: Step) -> io::Result<()> {
+    pub(super) fn may(step: SpliceStep) -> io::Result<()> {
         if REFUSED.get() == Some(step) { Err(Errno::INVAL.into()) } else { Ok(()) }
     }
 
-    pub(super) fn count(step: Step, n: usize) {
-        if step == Step::Drain {
+    pub(super) fn count(step: SpliceStep, n: usize) {
+        if step == SpliceStep::Drain {
             MOVED.set(MOVED.get() + n);
         }
     }
 
-    pub(in super::super) fn refuse(step: Step) {
+    pub(in super::super) fn refuse(step: SpliceStep) {
         REFUSED.set(Some(step));
     }
 

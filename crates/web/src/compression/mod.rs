@@ -27,7 +27,7 @@ use attache_config::model::{self, Coding};
 use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
 use attache_wire::{
-    Fields, RequestHead, Response, Value,
+    Fields, RequestHead, Response, ValueRef,
     header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use bytes::Bytes;
@@ -71,7 +71,7 @@ impl Compress {
     /// Compresses a response. Returns the coding, if it did.
     pub(crate) fn response(self, response: &mut Response<Body>) -> Option<Coding> {
         let status = response.status();
-        let length = response.headers().get(CONTENT_LENGTH).and_then(Value::to_number);
+        let length = response.headers().get(CONTENT_LENGTH).and_then(ValueRef::to_number);
         let headers = response.headers_mut();
         if status == StatusCode::NOT_MODIFIED && self.has_weak {
             // This response renews the one that the client has. Its weak tag must not become a strong one (RFC 9111 section 3.2).
@@ -284,12 +284,12 @@ mod tests {
     use super::*;
 
     /// A body of several pieces, with a pause after each.
-    struct Pieces {
+    struct PausingBody {
         left: VecDeque<Result<Bytes, Reason>>,
         paused: bool,
     }
 
-    impl HttpBody for Pieces {
+    impl HttpBody for PausingBody {
         type Data = Bytes;
         type Error = BodyError;
 
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn response(pieces: Vec<Result<Bytes, Reason>>, fields: &[(&str, &str)]) -> Response<Body> {
-        let mut response = Response::new(Body::stream(Pieces { left: pieces.into(), paused: false }));
+        let mut response = Response::new(Body::stream(PausingBody { left: pieces.into(), paused: false }));
         response.headers_mut().insert("content-type", HeaderValue::from_static("text/html; charset=utf-8"));
         for (name, value) in fields {
             response.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());

@@ -1,7 +1,7 @@
 //! Finds the coding that a client prefers (RFC 9110 section 12.5.3).
 
 use attache_config::model::Coding;
-use attache_wire::Value;
+use attache_wire::ValueRef;
 
 /// The result of the negotiation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ fn weight(text: &str) -> Option<u16> {
 }
 
 /// Chooses a coding. `codings` are in the order of the config. If the request lacks the field, the response is not compressed.
-pub(super) fn choose<'a>(codings: &[Coding], lines: impl Iterator<Item = Value<'a>>) -> ChosenCoding {
+pub(super) fn choose<'a>(codings: &[Coding], lines: impl Iterator<Item = ValueRef<'a>>) -> ChosenCoding {
     let mut weights: Vec<(String, u16)> = Vec::new();
     for line in lines {
         // A line that isn't text is ignored.

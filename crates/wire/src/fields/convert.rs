@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-use super::{ADDED, Added, FieldName as _, Fields, SENSITIVE};
+use super::{ADDED, AddedLines, FieldName as _, Fields, SENSITIVE};
 
 impl From<&HeaderMap> for Fields {
     fn from(map: &HeaderMap) -> Self {
@@ -28,8 +28,8 @@ impl From<Fields> for HeaderMap {
     fn from(fields: Fields) -> Self {
         let Fields { head, added, index } = fields;
         let added = Bytes::from(match added {
-            Added::Heap(added) => added,
-            Added::Inline(added) => added.to_vec(),
+            AddedLines::Heap(added) => added,
+            AddedLines::Inline(added) => added.to_vec(),
         });
         let mut map = Self::with_capacity(index.lines.len());
         for line in &index.lines {

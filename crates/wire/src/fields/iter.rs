@@ -1,6 +1,6 @@
 //! Iterators over fields, and fields from iterators.
 
-use super::{FieldName, FieldValue, Fields, Line, Name, Value};
+use super::{FieldLine, FieldName, FieldValue, Fields, NameRef, ValueRef};
 
 /// The values of one field.
 #[derive(Clone, Debug)]
@@ -11,9 +11,9 @@ pub struct GetAll<'a, N> {
 }
 
 impl<'a, N: FieldName> Iterator for GetAll<'a, N> {
-    type Item = Value<'a>;
+    type Item = ValueRef<'a>;
 
-    fn next(&mut self) -> Option<Value<'a>> {
+    fn next(&mut self) -> Option<ValueRef<'a>> {
         let at = self.fields.position(&self.name, self.next)?;
         self.next = at + 1;
         self.fields.index.lines.get(at).map(|line| self.fields.value(line))
@@ -24,11 +24,11 @@ impl<'a, N: FieldName> Iterator for GetAll<'a, N> {
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     pub(super) fields: &'a Fields,
-    pub(super) lines: std::slice::Iter<'a, Line>,
+    pub(super) lines: std::slice::Iter<'a, FieldLine>,
 }
 
 impl<'a> Iterator for Iter<'a> {
-    type Item = (Name<'a>, Value<'a>);
+    type Item = (NameRef<'a>, ValueRef<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let line = self.lines.next()?;
@@ -41,7 +41,7 @@ impl<'a> Iterator for Iter<'a> {
 }
 
 impl<'a> IntoIterator for &'a Fields {
-    type Item = (Name<'a>, Value<'a>);
+    type Item = (NameRef<'a>, ValueRef<'a>);
     type IntoIter = Iter<'a>;
 
     fn into_iter(self) -> Iter<'a> {

@@ -1,9 +1,9 @@
 //! Writes a message's lines for the next hop.
 
-use super::{ADDED, Fields, Line, PLAIN};
+use super::{ADDED, FieldLine, Fields, PLAIN};
 
 /// Writes lines. It copies consecutive lines of the head as one piece.
-pub(crate) struct Lines<'a> {
+pub(crate) struct LineWriter<'a> {
     fields: &'a Fields,
     /// The flags of the lines that are to be copied next, or [`NO_RUN`].
     kind: u8,
@@ -15,21 +15,21 @@ pub(crate) struct Lines<'a> {
 /// A value that the flags of a line never have.
 const NO_RUN: u8 = u8::MAX;
 
-impl<'a> Lines<'a> {
+impl<'a> LineWriter<'a> {
     pub(super) const fn new(fields: &'a Fields) -> Self {
         Self { fields, kind: NO_RUN, start: 0, end: 0 }
     }
 
     /// The lines, each with its number.
-    pub(crate) fn all(&self) -> std::slice::Iter<'a, Line> {
+    pub(crate) fn all(&self) -> std::slice::Iter<'a, FieldLine> {
         self.fields.index.lines.iter()
     }
 
-    pub(crate) fn name(&self, line: &Line) -> &'a [u8] {
+    pub(crate) fn name(&self, line: &FieldLine) -> &'a [u8] {
         self.fields.name(line).as_bytes()
     }
 
-    pub(crate) fn value(&self, line: &Line) -> &'a [u8] {
+    pub(crate) fn value(&self, line: &FieldLine) -> &'a [u8] {
         self.fields.value(line).as_bytes()
     }
 
@@ -40,7 +40,7 @@ impl<'a> Lines<'a> {
 
     /// Writes a line.
     #[inline]
-    pub(crate) fn copy(&mut self, out: &mut bytes::BytesMut, line: &Line) {
+    pub(crate) fn copy(&mut self, out: &mut bytes::BytesMut, line: &FieldLine) {
         if line.flags & (ADDED | PLAIN) == self.kind && line.start == self.end {
             self.end = line.end + 2;
         } else {
@@ -48,7 +48,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn begin(&mut self, out: &mut bytes::BytesMut, line: &Line) {
+    fn begin(&mut self, out: &mut bytes::BytesMut, line: &FieldLine) {
         self.flush(out);
         if line.flags & PLAIN == 0 {
             crate::line::field(out, self.name(line), self.value(line));

@@ -19,17 +19,17 @@ use tinyvec::{ArrayVec, TinyVec};
 
 use crate::{
     chars::{self, TOKEN},
-    header::{Known, KnownSet, UNKNOWN},
+    header::{KnownName, KnownSet, UNKNOWN},
 };
 
 pub use iter::{GetAll, Iter};
-pub(crate) use lines::Lines;
-pub use name::{FieldName, Name};
-pub use value::{FieldValue, InvalidValue, Value};
+pub(crate) use lines::LineWriter;
+pub use name::{FieldName, NameRef};
+pub use value::{FieldValue, InvalidValue, ValueRef};
 
 /// The position of a field.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Line {
+pub(crate) struct FieldLine {
     /// Where its name begins.
     pub(crate) start: u32,
     /// Where its value begins.
@@ -51,15 +51,15 @@ const SENSITIVE: u8 = 4;
 
 /// The lines that were added. Most messages get a `Via` and nothing else. That costs no allocation: the type is only one word larger than a
 /// `Vec`.
-pub(crate) type Added = TinyVec<[u8; INLINE]>;
+pub(crate) type AddedLines = TinyVec<[u8; INLINE]>;
 const INLINE: usize = 24;
 /// Bytes of a short value, with its separators.
 const SHORT: usize = 20;
 
 /// An index of lines, as the reader builds it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Index {
-    pub(crate) lines: Vec<Line>,
+pub(crate) struct LineIndex {
+    pub(crate) lines: Vec<FieldLine>,
     /// Which names of the list occur: one bit per name.
     pub(crate) known: u128,
     /// Some name may contain something other than letters, digits and `-`.
@@ -70,8 +70,8 @@ pub(crate) struct Index {
 #[derive(Clone, Default)]
 pub struct Fields {
     head: Bytes,
-    added: Added,
-    index: Index,
+    added: AddedLines,
+    index: LineIndex,
 }
 
 impl Fields {
@@ -79,14 +79,14 @@ impl Fields {
     pub const fn new() -> Self {
         Self {
             head: Bytes::new(),
-            added: Added::Inline(ArrayVec::from_array_empty([0; INLINE])),
-            index: Index { lines: Vec::new(), known: 0, underscored: false },
+            added: AddedLines::Inline(ArrayVec::from_array_empty([0; INLINE])),
+            index: LineIndex { lines: Vec::new(), known: 0, underscored: false },
         }
     }
 
     /// The fields of a head that was read.
-    pub(crate) const fn of_head(head: Bytes, index: Index) -> Self {
-        Self { head, added: Added::Inline(ArrayVec::from_array_empty([0; INLINE])), index }
+    pub(crate) const fn of_head(head: Bytes, index: LineIndex) -> Self {
+        Self { head, added: AddedLines::Inline(ArrayVec::from_array_empty([0; INLINE])), index }
     }
 
     /// The number of lines.
@@ -121,7 +121,7 @@ impl Fields {
 
     /// The first value of a field.
     #[inline]
-    pub fn get(&self, name: impl FieldName) -> Option<Value<'_>> {
+    pub fn get(&self, name: impl FieldName) -> Option<ValueRef<'_>> {
         let at = self.position(&name, 0)?;
         self.index.lines.get(at).map(|line| self.value(line))
     }
@@ -137,12 +137,12 @@ impl Fields {
     }
 
     /// The names, one for each line.
-    pub fn keys(&self) -> impl Iterator<Item = Name<'_>> {
+    pub fn keys(&self) -> impl Iterator<Item = NameRef<'_>> {
         self.index.lines.iter().map(|line| self.name(line))
     }
 
     /// The values, one for each line.
-    pub fn values(&self) -> impl Iterator<Item = Value<'_>> {
+    pub fn values(&self) -> impl Iterator<Item = ValueRef<'_>> {
         self.index.lines.iter().map(|line| self.value(line))
     }
 
@@ -200,7 +200,13 @@ impl Fields {
     /// Adds a line of a message that was read. `known` is the name's number if the name is in the list. Returns false, and adds nothing, if
     /// the name is not in lower case or the value contains a forbidden byte (RFC 9113 section 8.2.1).
     #[inline]
-    pub fn append_read(&mut self, known: Option<Known>, name: &[u8], value: &[u8], sensitive: bool) -> bool {
+    pub fn append_read(
+        &mut self,
+        known: Option<KnownName>,
+        name: &[u8],
+        value: &[u8],
+        sensitive: bool,
+    ) -> bool {
         let is_name = known.is_some()
             || (!name.is_empty()
                 && u16::try_from(name.len()).is_ok()
@@ -209,7 +215,7 @@ impl Fields {
         if !is_name || value::check(value).is_err() {
             return false;
         }
-        let Added::Heap(out) = &mut self.added else {
+        let AddedLines::Heap(out) = &mut self.added else {
             let line = self.add(known, name, sensitive, |out| out.extend_from_slice(value));
             self.push(line);
             return true;
@@ -221,7 +227,7 @@ impl Fields {
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
-        let line = Line::added(start, known, name, value.len(), sensitive);
+        let line = FieldLine::added(start, known, name, value.len(), sensitive);
         self.note_underscore(&line, name);
         self.push(line);
         true
@@ -238,13 +244,13 @@ impl Fields {
     }
 
     /// Keeps the fields for which `keep` returns true.
-    pub fn retain(&mut self, mut keep: impl FnMut(Name<'_>, Value<'_>) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(NameRef<'_>, ValueRef<'_>) -> bool) {
         let Self { head, added, index } = self;
         let mut left = 0;
         index.lines.retain(|line| {
             let bytes = if line.flags & ADDED == 0 { &head[..] } else { &added[..] };
             let kept = keep(line.name_in(bytes), line.value_in(bytes));
-            if kept && let Some(known) = Known::of_number(line.known) {
+            if kept && let Some(known) = KnownName::of_number(line.known) {
                 left |= known.bit();
             }
             kept
@@ -268,14 +274,14 @@ impl Fields {
     }
 
     /// Renames a field: its first value becomes the only value of the new name.
-    pub fn rename(&mut self, from: Known, to: Known) {
-        if let Some(value) = self.get(from).map(Value::to_header_value) {
+    pub fn rename(&mut self, from: KnownName, to: KnownName) {
+        if let Some(value) = self.get(from).map(ValueRef::to_header_value) {
             self.remove(from);
             self.insert(to, value);
         }
     }
 
-    fn insert_with(&mut self, name: &impl FieldName, sensitive: bool, write: impl FnOnce(&mut Added)) {
+    fn insert_with(&mut self, name: &impl FieldName, sensitive: bool, write: impl FnOnce(&mut AddedLines)) {
         if !name.is_token() {
             return;
         }
@@ -297,11 +303,11 @@ impl Fields {
     /// Writes a line to the end of the added ones.
     fn add(
         &mut self,
-        known: Option<Known>,
+        known: Option<KnownName>,
         name: &[u8],
         sensitive: bool,
-        write: impl FnOnce(&mut Added),
-    ) -> Line {
+        write: impl FnOnce(&mut AddedLines),
+    ) -> FieldLine {
         let out = &mut self.added;
         if out.is_inline() && out.len() + name.len() + SHORT > INLINE {
             // A message that gets more than one short line usually gets a few, so this reserves room for them at once.
@@ -314,19 +320,19 @@ impl Fields {
         write(out);
         let len = out.len() - value;
         out.extend_from_slice(b"\r\n");
-        let line = Line::added(start, known, name, len, sensitive);
+        let line = FieldLine::added(start, known, name, len, sensitive);
         self.note_underscore(&line, name);
         line
     }
 
-    fn note_underscore(&mut self, line: &Line, name: &[u8]) {
+    fn note_underscore(&mut self, line: &FieldLine, name: &[u8]) {
         if line.known == UNKNOWN && !chars::all(name, &chars::USUAL_NAME) {
             self.index.underscored = true;
         }
     }
 
-    fn push(&mut self, line: Line) {
-        if let Some(known) = Known::of_number(line.known) {
+    fn push(&mut self, line: FieldLine) {
+        if let Some(known) = KnownName::of_number(line.known) {
             self.index.known |= known.bit();
         }
         self.index.lines.push(line);
@@ -349,7 +355,7 @@ impl Fields {
     }
 
     /// Whether a line has this name. The name is not one of the list.
-    fn is(&self, line: &Line, name: &[u8]) -> bool {
+    fn is(&self, line: &FieldLine, name: &[u8]) -> bool {
         line.known == UNKNOWN
             && usize::from(line.name_len) == name.len()
             && self.name(line).as_bytes().eq_ignore_ascii_case(name)
@@ -363,48 +369,48 @@ impl Fields {
         }
     }
 
-    fn bytes(&self, line: &Line) -> &[u8] {
+    fn bytes(&self, line: &FieldLine) -> &[u8] {
         if line.flags & ADDED == 0 { &self.head } else { &self.added }
     }
 
-    fn name(&self, line: &Line) -> Name<'_> {
+    fn name(&self, line: &FieldLine) -> NameRef<'_> {
         line.name_in(self.bytes(line))
     }
 
     #[inline]
-    fn value(&self, line: &Line) -> Value<'_> {
+    fn value(&self, line: &FieldLine) -> ValueRef<'_> {
         line.value_in(self.bytes(line))
     }
 
-    pub(crate) fn lines(&self) -> Lines<'_> {
-        Lines::new(self)
+    pub(crate) fn lines(&self) -> LineWriter<'_> {
+        LineWriter::new(self)
     }
 }
 
-impl Line {
+impl FieldLine {
     /// The index entry of an added line (`name: value` with CR LF) that begins at `start`.
-    fn added(start: usize, known: Option<Known>, name: &[u8], value_len: usize, sensitive: bool) -> Self {
+    fn added(start: usize, known: Option<KnownName>, name: &[u8], value_len: usize, sensitive: bool) -> Self {
         let value = start + name.len() + 2;
         Self {
             start: start as u32,
             value: value as u32,
             end: (value + value_len) as u32,
             name_len: name.len() as u16,
-            known: known.map_or(UNKNOWN, Known::number),
+            known: known.map_or(UNKNOWN, KnownName::number),
             flags: ADDED | PLAIN | if sensitive { SENSITIVE } else { 0 },
         }
     }
 
-    fn name_in<'a>(&self, bytes: &'a [u8]) -> Name<'a> {
+    fn name_in<'a>(&self, bytes: &'a [u8]) -> NameRef<'a> {
         let start = self.start as usize;
         let name = bytes.get(start..start + usize::from(self.name_len)).unwrap_or_default();
-        Name::new(self.known, name)
+        NameRef::new(self.known, name)
     }
 
     #[inline]
-    fn value_in<'a>(&self, bytes: &'a [u8]) -> Value<'a> {
+    fn value_in<'a>(&self, bytes: &'a [u8]) -> ValueRef<'a> {
         let value = bytes.get(self.value as usize..self.end as usize).unwrap_or_default();
-        Value::new(value, self.flags & SENSITIVE != 0)
+        ValueRef::new(value, self.flags & SENSITIVE != 0)
     }
 }
 

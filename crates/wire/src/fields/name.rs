@@ -7,13 +7,13 @@ use http::HeaderName;
 use crate::{
     chars::{self, TOKEN},
     field::MAX_NAME,
-    header::{Known, UNKNOWN},
+    header::{KnownName, UNKNOWN},
 };
 
 /// The name of a field, as code gives it. Names are compared without case.
 pub trait FieldName {
     /// Its number, if it is in the list of known names.
-    fn known(&self) -> Option<Known>;
+    fn known(&self) -> Option<KnownName>;
 
     /// Its bytes, in any case of letters.
     fn text(&self) -> &[u8];
@@ -25,9 +25,9 @@ pub trait FieldName {
     }
 }
 
-impl FieldName for Known {
+impl FieldName for KnownName {
     #[inline]
-    fn known(&self) -> Option<Known> {
+    fn known(&self) -> Option<KnownName> {
         Some(*self)
     }
 
@@ -37,8 +37,8 @@ impl FieldName for Known {
 }
 
 impl FieldName for HeaderName {
-    fn known(&self) -> Option<Known> {
-        Known::of(self.as_str().as_bytes())
+    fn known(&self) -> Option<KnownName> {
+        KnownName::of(self.as_str().as_bytes())
     }
 
     fn text(&self) -> &[u8] {
@@ -48,8 +48,8 @@ impl FieldName for HeaderName {
 
 /// Any text. A search for a text that is no token finds nothing, and a field with such a name is not added.
 impl FieldName for &str {
-    fn known(&self) -> Option<Known> {
-        Known::of(self.as_bytes())
+    fn known(&self) -> Option<KnownName> {
+        KnownName::of(self.as_bytes())
     }
 
     fn text(&self) -> &[u8] {
@@ -63,7 +63,7 @@ impl FieldName for &str {
 
 impl<N: FieldName> FieldName for &N {
     #[inline]
-    fn known(&self) -> Option<Known> {
+    fn known(&self) -> Option<KnownName> {
         N::known(self)
     }
 
@@ -78,12 +78,12 @@ impl<N: FieldName> FieldName for &N {
 
 /// The name of an existing field, as its sender spelt it.
 #[derive(Clone, Copy)]
-pub struct Name<'a> {
+pub struct NameRef<'a> {
     known: u8,
     bytes: &'a [u8],
 }
 
-impl<'a> Name<'a> {
+impl<'a> NameRef<'a> {
     pub(super) const fn new(known: u8, bytes: &'a [u8]) -> Self {
         Self { known, bytes }
     }
@@ -95,7 +95,7 @@ impl<'a> Name<'a> {
 
     /// The name in lower case.
     pub fn lower(self) -> Cow<'a, str> {
-        if let Some(known) = Known::of_number(self.known) {
+        if let Some(known) = KnownName::of_number(self.known) {
             return Cow::Borrowed(known.as_str());
         }
         // A name contains only ASCII.
@@ -109,21 +109,21 @@ impl<'a> Name<'a> {
 
     /// The name as the `http` crate's type.
     pub fn to_header_name(self) -> Option<HeaderName> {
-        match Known::of_number(self.known) {
+        match KnownName::of_number(self.known) {
             Some(known) => Some(known.to_header_name()),
             None => HeaderName::from_bytes(self.bytes).ok(),
         }
     }
 
     /// Whether it is one of these names.
-    pub fn is_in(self, names: &[Known]) -> bool {
+    pub fn is_in(self, names: &[KnownName]) -> bool {
         self.known != UNKNOWN && names.iter().any(|name| name.number() == self.known)
     }
 }
 
-impl FieldName for Name<'_> {
-    fn known(&self) -> Option<Known> {
-        Known::of_number(self.known)
+impl FieldName for NameRef<'_> {
+    fn known(&self) -> Option<KnownName> {
+        KnownName::of_number(self.known)
     }
 
     fn text(&self) -> &[u8] {
@@ -131,31 +131,31 @@ impl FieldName for Name<'_> {
     }
 }
 
-impl PartialEq<Known> for Name<'_> {
-    fn eq(&self, other: &Known) -> bool {
+impl PartialEq<KnownName> for NameRef<'_> {
+    fn eq(&self, other: &KnownName) -> bool {
         self.known == other.number()
     }
 }
 
-impl PartialEq<HeaderName> for Name<'_> {
+impl PartialEq<HeaderName> for NameRef<'_> {
     fn eq(&self, other: &HeaderName) -> bool {
         self.bytes.eq_ignore_ascii_case(other.as_str().as_bytes())
     }
 }
 
-impl PartialEq<&str> for Name<'_> {
+impl PartialEq<&str> for NameRef<'_> {
     fn eq(&self, other: &&str) -> bool {
         self.bytes.eq_ignore_ascii_case(other.as_bytes())
     }
 }
 
-impl fmt::Debug for Name<'_> {
+impl fmt::Debug for NameRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.lower(), f)
     }
 }
 
-impl fmt::Display for Name<'_> {
+impl fmt::Display for NameRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.lower())
     }

@@ -19,7 +19,7 @@ fn names_are_found_in_any_case_whether_they_are_known_or_not() {
     fields.append("X-Own", value("1"));
     fields.append(HeaderName::from_static("x-own"), value("2"));
     assert_eq!(fields.get("hOsT").unwrap(), "a");
-    assert_eq!(fields.get_all("x-OWN").map(Value::as_bytes).collect::<Vec<_>>(), [b"1", b"2"]);
+    assert_eq!(fields.get_all("x-OWN").map(ValueRef::as_bytes).collect::<Vec<_>>(), [b"1", b"2"]);
     assert!(fields.contains_key("x-own") && !fields.contains_key("x-ow") && !fields.contains_key(VIA));
     assert!(fields.remove("X-OWN") && !fields.remove("x-own"));
     assert_eq!(text(&fields), ["host: a"]);
@@ -68,9 +68,12 @@ fn a_sensitive_value_stays_sensitive_for_hpack() {
 /// The fields of a request's head.
 fn read(lines: &str) -> Fields {
     let text = format!("GET / HTTP/1.1\r\n{lines}\r\n");
-    let limits = crate::Limits { line: 200, size: 200, count: 9 };
-    let head =
-        crate::request::read(&mut bytes::BytesMut::from(&*text), &limits, crate::request::Target::Strict);
+    let limits = crate::HeadLimits { line: 200, size: 200, count: 9 };
+    let head = crate::request::read(
+        &mut bytes::BytesMut::from(&*text),
+        &limits,
+        crate::request::TargetStrictness::Strict,
+    );
     head.unwrap().unwrap().1.headers.clone()
 }
 
@@ -105,7 +108,7 @@ fn a_name_of_a_line_names_the_same_field() {
     let fields = read("Host: h\r\nX-Own: 1\r\n");
     let mut left = fields.clone();
     for (name, found) in &fields {
-        assert_eq!(left.get(name).map(Value::as_bytes), Some(found.as_bytes()));
+        assert_eq!(left.get(name).map(ValueRef::as_bytes), Some(found.as_bytes()));
         assert!(left.remove(name));
     }
     assert!(left.is_empty());
@@ -123,7 +126,7 @@ fn a_name_of_a_line_names_the_same_field() {
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+enum FieldEdit {
     Insert(usize, u8),
     Append(usize, u8),
     Remove(usize),
@@ -135,9 +138,9 @@ proptest! {
     fn edits_have_the_same_result_as_in_a_map(
         changes in proptest::collection::vec(
             prop_oneof![
-                (0..6_usize, any::<u8>()).prop_map(|(name, value)| Change::Insert(name, value)),
-                (0..6_usize, any::<u8>()).prop_map(|(name, value)| Change::Append(name, value)),
-                (0..6_usize).prop_map(Change::Remove),
+                (0..6_usize, any::<u8>()).prop_map(|(name, value)| FieldEdit::Insert(name, value)),
+                (0..6_usize, any::<u8>()).prop_map(|(name, value)| FieldEdit::Append(name, value)),
+                (0..6_usize).prop_map(FieldEdit::Remove),
             ],
             0..40,
         ),
@@ -146,21 +149,21 @@ proptest! {
         let (mut fields, mut map) = (Fields::new(), HeaderMap::new());
         for change in changes {
             match change {
-                Change::Insert(name, value) => {
+                FieldEdit::Insert(name, value) => {
                     fields.insert(names[name], u64::from(value));
                     map.insert(names[name], HeaderValue::from(u64::from(value)));
                 }
-                Change::Append(name, value) => {
+                FieldEdit::Append(name, value) => {
                     fields.append(names[name], u64::from(value));
                     map.append(names[name], HeaderValue::from(u64::from(value)));
                 }
-                Change::Remove(name) => {
+                FieldEdit::Remove(name) => {
                     prop_assert_eq!(fields.remove(names[name]), map.remove(names[name]).is_some());
                 }
             }
             for name in names {
                 prop_assert_eq!(fields.contains_key(name), map.contains_key(name));
-                prop_assert!(fields.get_all(name).map(Value::to_header_value).eq(map.get_all(name).iter().cloned()));
+                prop_assert!(fields.get_all(name).map(ValueRef::to_header_value).eq(map.get_all(name).iter().cloned()));
             }
             prop_assert!(fields.may_be_underscored() || !map.contains_key("x_c"));
         }

@@ -1,6 +1,6 @@
 //! Values of fields.
 
-use super::Added;
+use super::AddedLines;
 use std::fmt;
 
 use http::HeaderValue;
@@ -8,7 +8,7 @@ use http::HeaderValue;
 /// The value of a field, as code gives it. It contains only bytes that RFC 9110 section 5.5 allows.
 pub trait FieldValue {
     /// Writes its bytes.
-    fn write(&self, out: &mut Added);
+    fn write(&self, out: &mut AddedLines);
 
     /// Whether HPACK must keep it out of its table (RFC 7541 section 7.1.3).
     fn is_sensitive(&self) -> bool {
@@ -17,7 +17,7 @@ pub trait FieldValue {
 }
 
 impl FieldValue for HeaderValue {
-    fn write(&self, out: &mut Added) {
+    fn write(&self, out: &mut AddedLines) {
         out.extend_from_slice(self.as_bytes());
     }
 
@@ -27,7 +27,7 @@ impl FieldValue for HeaderValue {
 }
 
 impl<V: FieldValue> FieldValue for &V {
-    fn write(&self, out: &mut Added) {
+    fn write(&self, out: &mut AddedLines) {
         V::write(self, out);
     }
 
@@ -37,37 +37,37 @@ impl<V: FieldValue> FieldValue for &V {
 }
 
 impl FieldValue for u64 {
-    fn write(&self, out: &mut Added) {
+    fn write(&self, out: &mut AddedLines) {
         crate::line::decimal(*self, |digits| out.extend_from_slice(digits));
     }
 }
 
 impl FieldValue for u16 {
-    fn write(&self, out: &mut Added) {
+    fn write(&self, out: &mut AddedLines) {
         u64::from(*self).write(out);
     }
 }
 
 impl FieldValue for u32 {
-    fn write(&self, out: &mut Added) {
+    fn write(&self, out: &mut AddedLines) {
         u64::from(*self).write(out);
     }
 }
 
 impl FieldValue for usize {
-    fn write(&self, out: &mut Added) {
+    fn write(&self, out: &mut AddedLines) {
         (*self as u64).write(out);
     }
 }
 
 /// The value of an existing field.
 #[derive(Clone, Copy)]
-pub struct Value<'a> {
+pub struct ValueRef<'a> {
     bytes: &'a [u8],
     sensitive: bool,
 }
 
-impl<'a> Value<'a> {
+impl<'a> ValueRef<'a> {
     pub(super) const fn new(bytes: &'a [u8], sensitive: bool) -> Self {
         Self { bytes, sensitive }
     }
@@ -116,8 +116,8 @@ impl<'a> Value<'a> {
     }
 }
 
-impl FieldValue for Value<'_> {
-    fn write(&self, out: &mut Added) {
+impl FieldValue for ValueRef<'_> {
+    fn write(&self, out: &mut AddedLines) {
         out.extend_from_slice(self.bytes);
     }
 
@@ -142,51 +142,51 @@ pub(super) fn check(value: &[u8]) -> Result<(), InvalidValue> {
     if crate::field::has_control(value) { Err(InvalidValue) } else { Ok(()) }
 }
 
-impl PartialEq for Value<'_> {
+impl PartialEq for ValueRef<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.bytes == other.bytes
     }
 }
 
-impl Eq for Value<'_> {}
+impl Eq for ValueRef<'_> {}
 
-impl PartialEq<str> for Value<'_> {
+impl PartialEq<str> for ValueRef<'_> {
     fn eq(&self, other: &str) -> bool {
         self.bytes == other.as_bytes()
     }
 }
 
-impl PartialEq<&str> for Value<'_> {
+impl PartialEq<&str> for ValueRef<'_> {
     fn eq(&self, other: &&str) -> bool {
         self.bytes == other.as_bytes()
     }
 }
 
-impl PartialEq<String> for Value<'_> {
+impl PartialEq<String> for ValueRef<'_> {
     fn eq(&self, other: &String) -> bool {
         self.bytes == other.as_bytes()
     }
 }
 
-impl PartialEq<HeaderValue> for Value<'_> {
+impl PartialEq<HeaderValue> for ValueRef<'_> {
     fn eq(&self, other: &HeaderValue) -> bool {
         self.bytes == other.as_bytes()
     }
 }
 
-impl PartialEq<Value<'_>> for HeaderValue {
-    fn eq(&self, other: &Value<'_>) -> bool {
+impl PartialEq<ValueRef<'_>> for HeaderValue {
+    fn eq(&self, other: &ValueRef<'_>) -> bool {
         self.as_bytes() == other.bytes
     }
 }
 
-impl PartialEq<Value<'_>> for &str {
-    fn eq(&self, other: &Value<'_>) -> bool {
+impl PartialEq<ValueRef<'_>> for &str {
+    fn eq(&self, other: &ValueRef<'_>) -> bool {
         self.as_bytes() == other.bytes
     }
 }
 
-impl fmt::Debug for Value<'_> {
+impl fmt::Debug for ValueRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.sensitive {
             return f.write_str("Sensitive");

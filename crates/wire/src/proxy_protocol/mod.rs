@@ -7,7 +7,7 @@
 mod read;
 mod write;
 
-pub use read::{Header, Read, read};
+pub use read::{ProxyHeader, ProxyHeaderResult, read};
 pub use write::{Version, write};
 
 const V1: &[u8] = b"PROXY ";

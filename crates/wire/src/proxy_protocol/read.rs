@@ -12,18 +12,18 @@ const V2_MAX: usize = 4096;
 
 /// A complete header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct ProxyHeader {
     /// Source and destination. `None` if the proxy opened the connection for itself (`LOCAL`, `UNKNOWN`).
     pub addresses: Option<(SocketAddr, SocketAddr)>,
     /// Its length in bytes.
     pub len: usize,
 }
 
-/// What the bytes received so far are. More bytes can only change [`Read::More`].
+/// What the bytes received so far are. More bytes can only change [`ProxyHeaderResult::More`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Read {
+pub enum ProxyHeaderResult {
     /// They begin with a complete header.
-    Header(Header),
+    Header(ProxyHeader),
     /// They may become a header.
     More,
     /// They are not the beginning of a header.
@@ -33,43 +33,43 @@ pub enum Read {
 }
 
 /// Reads the header that `bytes` begin with.
-pub fn read(bytes: &[u8]) -> Read {
+pub fn read(bytes: &[u8]) -> ProxyHeaderResult {
     if bytes.starts_with(V2) {
         v2(bytes)
     } else if bytes.starts_with(V1) {
         v1(bytes)
     } else if V1.starts_with(bytes) || V2.starts_with(bytes) {
-        Read::More
+        ProxyHeaderResult::More
     } else {
-        Read::None
+        ProxyHeaderResult::None
     }
 }
 
-fn v1(bytes: &[u8]) -> Read {
+fn v1(bytes: &[u8]) -> ProxyHeaderResult {
     let window = bytes.get(..bytes.len().min(V1_MAX)).unwrap_or_default();
     let Some(end) = memchr(b'\n', window) else {
         return if bytes.len() >= V1_MAX {
-            Read::Bad("the line is longer than 107 bytes")
+            ProxyHeaderResult::Bad("the line is longer than 107 bytes")
         } else {
-            Read::More
+            ProxyHeaderResult::More
         };
     };
     let line = window.get(..end).and_then(|line| line.strip_suffix(b"\r"));
     let Some(line) = line.and_then(|line| std::str::from_utf8(line).ok()) else {
-        return Read::Bad("the line does not end in CRLF or is not ASCII");
+        return ProxyHeaderResult::Bad("the line does not end in CRLF or is not ASCII");
     };
-    let header = |addresses| Read::Header(Header { addresses, len: end + 1 });
+    let header = |addresses| ProxyHeaderResult::Header(ProxyHeader { addresses, len: end + 1 });
     let mut words = line.split(' ').skip(1);
     let addresses = match words.next() {
         // "the receiver must ignore anything presented before the CRLF"
         Some("UNKNOWN") => return header(None),
         Some("TCP4") => v1_addresses(words, |ip| ip.parse::<Ipv4Addr>().ok().map(IpAddr::V4)),
         Some("TCP6") => v1_addresses(words, |ip| ip.parse::<Ipv6Addr>().ok().map(IpAddr::V6)),
-        _ => return Read::Bad("the family is not TCP4, TCP6 or UNKNOWN"),
+        _ => return ProxyHeaderResult::Bad("the family is not TCP4, TCP6 or UNKNOWN"),
     };
     match addresses {
         Some(addresses) => header(Some(addresses)),
-        None => Read::Bad("the addresses or ports don't match the family"),
+        None => ProxyHeaderResult::Bad("the addresses or ports don't match the family"),
     }
 }
 
@@ -86,33 +86,33 @@ fn v1_addresses<'a>(
     words.next().is_none().then(|| (SocketAddr::new(source, from), SocketAddr::new(destination, to)))
 }
 
-fn v2(bytes: &[u8]) -> Read {
+fn v2(bytes: &[u8]) -> ProxyHeaderResult {
     let Some([command, family, a, b]) = bytes.get(V2.len()..).and_then(|rest| rest.first_chunk()) else {
-        return Read::More;
+        return ProxyHeaderResult::More;
     };
     let body_len = usize::from(u16::from_be_bytes([*a, *b]));
     if body_len > V2_MAX {
-        return Read::Bad("the header is longer than 4 KiB");
+        return ProxyHeaderResult::Bad("the header is longer than 4 KiB");
     }
     let len = V2.len() + 4 + body_len;
     let local = match command {
         0x20 => true,
         0x21 => false,
-        _ => return Read::Bad("the version or command is unknown"),
+        _ => return ProxyHeaderResult::Bad("the version or command is unknown"),
     };
     let needed = match family {
         0x11 => 12,
         0x21 => 36,
         // UNSPEC, UDP and Unix sockets: a TCP client can't have such an address.
         0x00 | 0x12 | 0x22 | 0x31 | 0x32 => 0,
-        _ => return Read::Bad("the address family is unknown"),
+        _ => return ProxyHeaderResult::Bad("the address family is unknown"),
     };
     if body_len < needed && !local {
-        return Read::Bad("the header is too short for its addresses");
+        return ProxyHeaderResult::Bad("the header is too short for its addresses");
     }
-    let Some(body) = bytes.get(V2.len() + 4..len) else { return Read::More };
+    let Some(body) = bytes.get(V2.len() + 4..len) else { return ProxyHeaderResult::More };
     let addresses = if local { None } else { v2_addresses(*family, body) };
-    Read::Header(Header { addresses, len })
+    ProxyHeaderResult::Header(ProxyHeader { addresses, len })
 }
 
 fn v2_addresses(family: u8, body: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
@@ -153,7 +153,7 @@ mod tests {
         fn no_bytes_cause_a_panic_or_a_wrong_length(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..3) {
             let start: &[u8] = match kind { 0 => b"", 1 => V1, _ => V2 };
             let all = [start, &bytes].concat();
-            if let Read::Header(header) = read(&all) {
+            if let ProxyHeaderResult::Header(header) = read(&all) {
                 prop_assert!(header.len <= all.len());
             }
         }
@@ -166,12 +166,12 @@ mod tests {
             for mut bytes in [v1, with_tlvs(v2, &tlvs)] {
                 let len = bytes.len();
                 for n in 0..len {
-                    prop_assert_eq!(read(&bytes[..n]), Read::More, "cut at {}", n);
+                    prop_assert_eq!(read(&bytes[..n]), ProxyHeaderResult::More, "cut at {}", n);
                 }
                 bytes.extend(b"application");
                 prop_assert_eq!(
                     read(&bytes),
-                    Read::Header(Header { addresses: Some((source, destination)), len })
+                    ProxyHeaderResult::Header(ProxyHeader { addresses: Some((source, destination)), len })
                 );
             }
         }
@@ -191,26 +191,29 @@ mod tests {
             "PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n",
             "PROXY \r\n",
         ] {
-            assert!(matches!(read(line.as_bytes()), Read::Bad(_)), "{line:?}");
+            assert!(matches!(read(line.as_bytes()), ProxyHeaderResult::Bad(_)), "{line:?}");
         }
-        assert!(matches!(read(&[b"PROXY ".as_slice(), &[b'a'; 101]].concat()), Read::Bad(_)));
+        assert!(matches!(read(&[b"PROXY ".as_slice(), &[b'a'; 101]].concat()), ProxyHeaderResult::Bad(_)));
     }
 
     #[test]
     fn local_and_unknown_headers_have_no_addresses() {
         for (version, len) in [(Version::V1, 15), (Version::V2, 16)] {
-            assert_eq!(read(&write(version, None)), Read::Header(Header { addresses: None, len }));
+            assert_eq!(
+                read(&write(version, None)),
+                ProxyHeaderResult::Header(ProxyHeader { addresses: None, len })
+            );
         }
         assert_eq!(
             read(b"PROXY UNKNOWN what ever else\r\nGET"),
-            Read::Header(Header { addresses: None, len: 30 })
+            ProxyHeaderResult::Header(ProxyHeader { addresses: None, len: 30 })
         );
     }
 
     #[test]
     fn bytes_of_another_protocol_are_not_a_header() {
-        assert_eq!(read(b"GET / HTTP/1.1\r\n"), Read::None);
-        assert_eq!(read(b"PROXX"), Read::None);
-        assert_eq!(read(b"PRO"), Read::More);
+        assert_eq!(read(b"GET / HTTP/1.1\r\n"), ProxyHeaderResult::None);
+        assert_eq!(read(b"PROXX"), ProxyHeaderResult::None);
+        assert_eq!(read(b"PRO"), ProxyHeaderResult::More);
     }
 }

@@ -6,19 +6,20 @@ mod socket;
 use std::task::{Context, Poll, Waker};
 
 use attache_http2::{
-    Caller, Code, Connection, HEAD, Head, Incoming, PREFACE, RecvStream, SendStream, Settings,
+    Connection, ErrorCode, FrameHeader, HEAD, Incoming, PREFACE, RecvStream, SendStream, Settings,
+    StreamOpener,
     fuzzing::{self, Unlimited},
 };
 use attache_wire::{Fields, RequestHead};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use self::socket::Socket;
+use self::socket::FuzzSocket;
 
 /// The next actions, one byte each.
-struct Script<'a>(&'a [u8]);
+struct FuzzScript<'a>(&'a [u8]);
 
-impl<'a> Script<'a> {
+impl<'a> FuzzScript<'a> {
     fn next(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
@@ -37,23 +38,23 @@ impl<'a> Script<'a> {
 }
 
 /// The parts of a stream that the application still holds.
-struct Held {
+struct HeldStream {
     send: Option<SendStream>,
     body: Option<Incoming>,
     head: Option<RecvStream>,
 }
 
-struct Run {
-    connection: Connection<Socket>,
-    socket: Socket,
+struct FuzzRun {
+    connection: Connection<FuzzSocket>,
+    socket: FuzzSocket,
     /// The connection's task has ended.
     ended: bool,
-    caller: Option<Caller>,
-    held: Vec<Held>,
+    caller: Option<StreamOpener>,
+    held: Vec<HeldStream>,
 }
 
-impl Run {
-    fn new(connection: Connection<Socket>, socket: Socket, caller: Option<Caller>) -> Self {
+impl FuzzRun {
+    fn new(connection: Connection<FuzzSocket>, socket: FuzzSocket, caller: Option<StreamOpener>) -> Self {
         Self { connection, socket, ended: false, caller, held: Vec::new() }
     }
 
@@ -72,23 +73,23 @@ impl Run {
 
 /// A server against any client. Panics if the rule of this module does not hold.
 pub fn server(data: &[u8]) {
-    let mut script = Script(data);
-    let socket = Socket::default();
+    let mut script = FuzzScript(data);
+    let socket = FuzzSocket::default();
     let connection = Connection::server(socket.clone(), settings(&mut script), Box::new(Unlimited));
-    let mut all = Run::new(connection, socket, None);
+    let mut all = FuzzRun::new(connection, socket, None);
     all.receive(PREFACE);
     run(all, script);
 }
 
 /// A client against any server. Panics if the rule of this module does not hold.
 pub fn client(data: &[u8]) {
-    let mut script = Script(data);
-    let socket = Socket::default();
+    let mut script = FuzzScript(data);
+    let socket = FuzzSocket::default();
     let (connection, caller) = Connection::client(socket.clone(), settings(&mut script), Box::new(Unlimited));
-    run(Run::new(connection, socket, Some(caller)), script);
+    run(FuzzRun::new(connection, socket, Some(caller)), script);
 }
 
-fn settings(script: &mut Script<'_>) -> Settings {
+fn settings(script: &mut FuzzScript<'_>) -> Settings {
     let size = script.byte();
     Settings {
         streams: 1 + u32::from(size & 7),
@@ -101,7 +102,7 @@ fn settings(script: &mut Script<'_>) -> Settings {
     }
 }
 
-fn run(mut run: Run, mut script: Script<'_>) {
+fn run(mut run: FuzzRun, mut script: FuzzScript<'_>) {
     while let Some(op) = script.next() {
         match op % 8 {
             0 => {
@@ -135,7 +136,7 @@ fn run(mut run: Run, mut script: Script<'_>) {
 }
 
 /// Actions on the whole connection.
-fn whole(run: &mut Run, script: &mut Script<'_>) {
+fn whole(run: &mut FuzzRun, script: &mut FuzzScript<'_>) {
     match (script.byte(), &run.caller) {
         (0, None) => run.connection.say_goodbye(),
         (0, Some(caller)) => caller.retire(),
@@ -148,15 +149,15 @@ fn whole(run: &mut Run, script: &mut Script<'_>) {
             run.socket.refuse();
             run.poll();
         }
-        (4, _) => run.connection.give_up(Code::PROTOCOL_ERROR, "enough"),
+        (4, _) => run.connection.give_up(ErrorCode::PROTOCOL_ERROR, "enough"),
         (5, _) => run.connection.ask(),
         // The first frame of a correct peer.
-        _ => run.receive(&Head { length: 0, kind: 4, flags: 0, stream: 0 }.bytes()),
+        _ => run.receive(&FrameHeader { length: 0, kind: 4, flags: 0, stream: 0 }.bytes()),
     }
 }
 
 /// A frame, in up to two pieces.
-fn frame(op: u8, script: &mut Script<'_>) -> Vec<Vec<u8>> {
+fn frame(op: u8, script: &mut FuzzScript<'_>) -> Vec<Vec<u8>> {
     let (kind, flags, stream, size) = (script.byte() % 11, script.byte(), script.byte(), script.byte());
     let stream = match stream {
         0xff => 0x7fff_ffff,
@@ -175,7 +176,7 @@ fn frame(op: u8, script: &mut Script<'_>) -> Vec<Vec<u8>> {
         (7, 1) => vec![0, 0, 0, size, 0, 0, 0, script.byte()],
         _ => script.bytes(size.into()).to_vec(),
     };
-    let all = [&Head { length: payload.len(), kind, flags, stream }.bytes()[..], &payload].concat();
+    let all = [&FrameHeader { length: payload.len(), kind, flags, stream }.bytes()[..], &payload].concat();
     if op % 8 == 3 {
         let at = usize::from(size) % HEAD.min(all.len());
         return vec![all[..at].to_vec(), all[at..].to_vec()];
@@ -184,12 +185,12 @@ fn frame(op: u8, script: &mut Script<'_>) -> Vec<Vec<u8>> {
 }
 
 /// A new stream: one that a client has opened, or one that attache opens.
-fn open(run: &mut Run, script: &mut Script<'_>) {
+fn open(run: &mut FuzzRun, script: &mut FuzzScript<'_>) {
     match &run.caller {
         None => {
             if let Some(request) = run.connection.accept() {
                 let (send, body) = (Some(request.send), Some(Incoming::new(request.body)));
-                run.held.push(Held { send, body, head: None });
+                run.held.push(HeldStream { send, body, head: None });
             }
         }
         Some(caller) => {
@@ -198,14 +199,14 @@ fn open(run: &mut Run, script: &mut Script<'_>) {
                 [Method::GET, Method::HEAD, Method::CONNECT, Method::POST][usize::from(way) % 4].clone();
             let head = RequestHead { method, uri: "http://h/".parse().unwrap(), ..RequestHead::default() };
             if let Ok((send, body)) = caller.open(&head, way & 4 != 0) {
-                run.held.push(Held { send: Some(send), body: None, head: Some(body) });
+                run.held.push(HeldStream { send: Some(send), body: None, head: Some(body) });
             }
         }
     }
 }
 
 /// The application does something with one of its streams.
-fn act(run: &mut Run, script: &mut Script<'_>) {
+fn act(run: &mut FuzzRun, script: &mut FuzzScript<'_>) {
     let (which, what, size) = (script.byte(), script.byte(), script.byte());
     if run.held.is_empty() {
         return;
@@ -237,7 +238,7 @@ fn act(run: &mut Run, script: &mut Script<'_>) {
             trailers.insert("x-end", HeaderValue::from_static("yes"));
             send.trail(&trailers);
         }
-        (6, Some(send)) => send.reset(Code(size.into())),
+        (6, Some(send)) => send.reset(ErrorCode(size.into())),
         (7, _) => drop(held.send.take()),
         (8, _) => {
             drop(held.body.take());

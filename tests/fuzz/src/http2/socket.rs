@@ -13,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Both ends of it.
 #[derive(Clone, Debug, Default)]
-pub struct Socket(Rc<RefCell<Ends>>);
+pub struct FuzzSocket(Rc<RefCell<SocketEnds>>);
 
 #[derive(Debug, Default)]
-struct Ends {
+struct SocketEnds {
     /// Bytes that the peer sent and that were not read yet.
     sent: BytesMut,
     /// The peer sends no more.
@@ -27,7 +27,7 @@ struct Ends {
     refuses: bool,
 }
 
-impl Socket {
+impl FuzzSocket {
     /// The peer sends bytes.
     pub fn receive(&self, bytes: &[u8]) {
         let ends = &mut *self.0.borrow_mut();
@@ -52,7 +52,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for FuzzSocket {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let ends = &mut *self.0.borrow_mut();
         if ends.sent.is_empty() && !ends.ended {
@@ -65,7 +65,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for FuzzSocket {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let ends = &mut *self.0.borrow_mut();
         if ends.refuses {

@@ -23,7 +23,7 @@ use tonic::{
 use crate::{pace, raw::Raw};
 
 type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
-type Answer<T> = Pin<Box<dyn Future<Output = Result<tonic::Response<T>, Status>> + Send>>;
+type CallFuture<T> = Pin<Box<dyn Future<Output = Result<tonic::Response<T>, Status>> + Send>>;
 
 pub async fn serve(address: SocketAddr) -> Result<(), String> {
     println!("ready");
@@ -64,9 +64,9 @@ struct Unary;
 
 impl UnaryService<Bytes> for Unary {
     type Response = Bytes;
-    type Future = Answer<Bytes>;
+    type Future = CallFuture<Bytes>;
 
-    fn call(&mut self, request: tonic::Request<Bytes>) -> Answer<Bytes> {
+    fn call(&mut self, request: tonic::Request<Bytes>) -> CallFuture<Bytes> {
         Box::pin(ready(Ok(tonic::Response::new(request.into_inner()))))
     }
 }
@@ -78,9 +78,9 @@ macro_rules! streaming {
         impl StreamingService<Bytes> for $name {
             type Response = Bytes;
             type ResponseStream = Messages;
-            type Future = Answer<Messages>;
+            type Future = CallFuture<Messages>;
 
-            fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Answer<Messages> {
+            fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> CallFuture<Messages> {
                 let $messages = request.into_inner();
                 Box::pin(async move { Ok(tonic::Response::new($answer.await?)) })
             }

@@ -6,7 +6,7 @@
 /// How long a connection may stay idle after it was told to end.
 const END_NOTICE: u64 = 100;
 /// How often the program checks whether the last inbound connection has ended.
-const LOOK: u64 = 20;
+const CHECK_INTERVAL: u64 = 20;
 /// The least time that the app's own listeners have, however long the calls to the app took.
 const REST: u64 = 500;
 /// `reload.drain_timeout`.
@@ -159,7 +159,7 @@ impl ReloadHistory {
         });
         let last = inbound_end.max().unwrap_or(0).max(drain);
         // Requests of other machines may need calls of the app: the app's listeners drain when those requests have ended.
-        let look = drain + (last - drain + 1).next_multiple_of(LOOK);
+        let look = drain + (last - drain + 1).next_multiple_of(CHECK_INTERVAL);
         let drain_all = look.min(deadline);
         let cut = deadline.max(drain_all + REST);
         let (mut clients, mut end) = (Vec::new(), drain_all);

@@ -7,8 +7,8 @@ use crate::{
     model::{AddressMatch, AppUrl, Bind, HostPattern, HostRewrite, Name, OriginPattern, SyslogTo},
     redaction::without_query,
     text::{
-        Numbers, OtlpUrl, Source, Syntax, Text, Unit, Wrong, access, address, observe, pattern, source, web,
-        words,
+        NotationError, Numbers, OtlpUrl, Syntax, TextNotation, Unit, UpstreamAddress, access, address,
+        observe, pattern, source, web, words,
     },
 };
 
@@ -65,7 +65,7 @@ notations! {
     }
 
     /// The address of an upstream.
-    SourceText: Source = "attache-upstream-address", "an address", [
+    SourceText: UpstreamAddress = "attache-upstream-address", "an address", [
         "https://orders.internal:8443", "http://127.0.0.1:8080", "h2c://grpc.internal:50051",
         "tcp://db.internal:5432", "tls://db.internal:5432", "unix:/run/app.sock",
         "srv://_postgres._tcp.db.internal", "srv+https://_orders._tcp.internal",

@@ -7,7 +7,10 @@ use crate::{
         AccessHost, HashKey, HeaderMatch, IdentityMatch, LimitKey, MediaTypes, Name, PathPattern, RetryOn,
         SanPattern, StatusRange, Template, TokenPlace, ValuePattern,
     },
-    text::{Numbers, Syntax, Text, Unit, Wrong, access, header, observe, pattern, retry, web, words},
+    text::{
+        NotationError, Numbers, Syntax, TextNotation, Unit, access, header, observe, pattern, retry, web,
+        words,
+    },
 };
 
 notations! {

@@ -17,7 +17,7 @@ macro_rules! notations {
             #[derive(Clone, Copy, Debug)]
             pub(crate) struct $name;
 
-            impl Text for $name {
+            impl TextNotation for $name {
                 type Value = $value;
 
                 const SYNTAX: Syntax = Syntax {
@@ -29,7 +29,7 @@ macro_rules! notations {
                     check: |text| Self::parse(text).map(drop),
                 };
 
-                fn parse(text: &str) -> Result<$value, Wrong> {
+                fn parse(text: &str) -> Result<$value, NotationError> {
                     $read(text)
                 }
             }

@@ -8,8 +8,8 @@ use crate::{
     model::{HedgeAfter, LogTarget, LogTemplate, Name},
     redaction::HIDDEN,
     text::{
-        Authority, Numbers, Rate, Syntax, Text, Unit, Weight, Wrong, observe, retry, show_duration,
-        show_ratio, show_size, show_timeout, units, web, words,
+        Authority, NotationError, Numbers, RequestRate, SplitWeight, Syntax, TextNotation, Unit, observe,
+        retry, show_duration, show_ratio, show_size, show_timeout, units, web, words,
     },
 };
 
@@ -61,13 +61,13 @@ notations! {
     }
 
     /// A weight in a split.
-    WeightText: Weight = "attache-weight", "a percentage or a weight", ["95%", "3"] {
+    WeightText: SplitWeight = "attache-weight", "a percentage or a weight", ["95%", "3"] {
         read: units::weight,
         pattern: r"{PERCENT}|\+?0*([0-9]{1,6}|1000000)", numbers: Numbers::From(0, 1_000_000)
     }
 
     /// Requests in a time.
-    RateText: Rate = "attache-rate", "a rate", ["100/s", "5000/m"] {
+    RateText: RequestRate = "attache-rate", "a rate", ["100/s", "5000/m"] {
         read: units::rate, pattern: r"\+?0*[1-9][0-9]{0,9}/[smh]"
     }
 

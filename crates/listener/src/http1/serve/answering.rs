@@ -8,29 +8,31 @@ use std::{
 };
 
 use attache_http::Body;
-use attache_wire::{Response, header::TRAILER, outbox::Encoder};
+use attache_wire::{Response, header::TRAILER, outbox::BodyEncoder};
 use http::StatusCode;
 use http_body::Body as _;
 
 use attache_config::model::HalfClose;
 
-use super::{Answer, Call, Connection, Ended, State};
+use super::{Http1Connection, Http1End, Http1State, PendingRequest, ResponseBodyWriter};
 use crate::{
     exchange::CountedBody,
     http1::{
         encode,
-        tunnel::{Signals, Tunnel},
+        tunnel::{Http1Tunnel, TunnelSignals},
     },
-    registry::Order,
+    registry::ConnectionOrder,
     respond::HttpService,
-    stream::Stream,
+    stream::ClientStream,
 };
 
-impl<H: HttpService> Connection<H> {
+impl<H: HttpService> Http1Connection<H> {
     /// Writes the head of a response.
-    pub(super) fn answer(&mut self, mut answer: Response<Body>) -> Option<State<H::Future>> {
-        let State::Called(call) = std::mem::replace(&mut self.state, State::Between) else { return None };
-        let Call { mut finish, asked, tunnel, refused, .. } = call;
+    pub(super) fn answer(&mut self, mut answer: Response<Body>) -> Option<Http1State<H::Future>> {
+        let Http1State::Called(call) = std::mem::replace(&mut self.state, Http1State::Between) else {
+            return None;
+        };
+        let PendingRequest { mut finish, asked, tunnel, refused, .. } = call;
         let mut status = answer.status();
         let switched = asked.may_switch
             && (status == StatusCode::SWITCHING_PROTOCOLS || (asked.connect && status.is_success()));
@@ -51,33 +53,38 @@ impl<H: HttpService> Connection<H> {
         }
         let client = &mut *client;
         let unread = client.expects && !client.reader.at_start() && !client.reader.is_switching();
-        let ends = self.shared.context.is_used_up() || self.shared.live().order() >= Order::EndWithAnswer;
+        let ends =
+            self.shared.context.is_used_up() || self.shared.live().order() >= ConnectionOrder::EndWithAnswer;
         let broken = client.broken.is_some();
         let persists = asked.persists && !refused && !ends && !unread && !broken;
         // Requests that the client sent before it closed its side are still answered.
         let persists = persists && (!client.ended || !client.buf.is_empty());
         let plan = encode::head(client.head(), &mut answer, asked, switched, persists);
         self.closing |= plan.closes;
-        self.end_completes_body = plan.encoder == Encoder::UntilEnd;
+        self.end_completes_body = plan.encoder == BodyEncoder::UntilEnd;
         if switched && let Some(tunnel) = tunnel {
-            return Some(State::Switching(Some((tunnel, finish))));
+            return Some(Http1State::Switching(Some((tunnel, finish))));
         }
         let (parts, body) = answer.into_parts();
-        let announced =
-            (plan.encoder == Encoder::Chunked && asked.takes_trailers && parts.headers.contains_key(TRAILER))
-                .then(|| Box::new(parts.headers));
-        if plan.encoder == Encoder::None {
+        let announced = (plan.encoder == BodyEncoder::Chunked
+            && asked.takes_trailers
+            && parts.headers.contains_key(TRAILER))
+        .then(|| Box::new(parts.headers));
+        if plan.encoder == BodyEncoder::None {
             // RFC 9112 section 6.3 rule 1: this response has no body, whatever its headers say.
             finish.complete();
-            return Some(State::Between);
+            return Some(Http1State::Between);
         }
         let body = CountedBody::new(body, finish, asked.head, status);
-        Some(State::Answering(Answer { body, encoder: plan.encoder, announced }))
+        Some(Http1State::Answering(ResponseBodyWriter { body, encoder: plan.encoder, announced }))
     }
 
     /// Writes a response's body as it arrives.
-    pub(super) fn poll_answering(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
-        let State::Answering(answer) = &mut self.state else { return Poll::Ready(None) };
+    pub(super) fn poll_answering(
+        &mut self,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Http1State<H::Future>>> {
+        let Http1State::Answering(answer) = &mut self.state else { return Poll::Ready(None) };
         loop {
             let mut pending = false;
             while self.shared.client.borrow().out.has_room() {
@@ -112,7 +119,7 @@ impl<H: HttpService> Connection<H> {
                 };
                 match ended {
                     Ok(false) => {}
-                    Ok(true) => return Poll::Ready(Some(State::Between)),
+                    Ok(true) => return Poll::Ready(Some(Http1State::Between)),
                     Err(_) => {
                         // What arrived of the body is written. The end of the connection shows that the rest is missing.
                         answer.body.has_wrong_length();
@@ -122,7 +129,7 @@ impl<H: HttpService> Connection<H> {
                         }
                         self.closing = true;
                         drop(client);
-                        return Poll::Ready(Some(State::Between));
+                        return Poll::Ready(Some(Http1State::Between));
                     }
                 }
             }
@@ -145,8 +152,8 @@ impl<H: HttpService> Connection<H> {
     }
 
     /// Writes the response that opens a tunnel, and hands the stream over.
-    pub(super) fn poll_switching(&mut self, cx: &mut task::Context<'_>) -> Poll<Ended> {
-        let State::Switching(switching) = &mut self.state else { return Poll::Ready(None) };
+    pub(super) fn poll_switching(&mut self, cx: &mut task::Context<'_>) -> Poll<Http1End> {
+        let Http1State::Switching(switching) = &mut self.state else { return Poll::Ready(None) };
         let mut client = self.shared.client.borrow_mut();
         if let Err(error) = ready!(client.poll_write(cx)) {
             drop(client);
@@ -154,16 +161,16 @@ impl<H: HttpService> Connection<H> {
             return Poll::Ready(None);
         }
         let Some((offer, finish)) = switching.take() else { return Poll::Ready(None) };
-        let mut stream = std::mem::replace(&mut client.stream, Stream::gone());
+        let mut stream = std::mem::replace(&mut client.stream, ClientStream::gone());
         let early = std::mem::take(&mut client.buf).freeze();
         if !early.is_empty() {
             stream.unread(bytes::Bytes::copy_from_slice(&early));
         }
         // The tunnel has its own idle timeout.
         stream.limit_writes(Duration::ZERO);
-        let signals = Arc::new(Signals::default());
+        let signals = Arc::new(TunnelSignals::default());
         // If no code waits for it, the tunnel ends here.
-        let _ = offer.send(Tunnel::new(stream, signals.clone(), self.place.take()));
+        let _ = offer.send(Http1Tunnel::new(stream, signals.clone(), self.place.take()));
         Poll::Ready(Some((signals, finish)))
     }
 }

@@ -28,26 +28,26 @@ use attache_http::{
     time::{Sleep, sleep},
 };
 use attache_telemetry::metrics;
-use attache_wire::{Fields, Response, outbox::Encoder, server::Reader as Requests};
+use attache_wire::{Fields, Response, outbox::BodyEncoder, server::RequestReader as Requests};
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     sync::oneshot,
 };
 
 use super::{
-    client::Client,
-    context::Shared,
+    client::Http1Io,
+    context::ConnectionContext,
     encode::RequestTraits,
-    tunnel::{Signals, Tunnel},
+    tunnel::{Http1Tunnel, TunnelSignals},
 };
 use crate::{
     Protocol,
-    exchange::{CountedBody, Finish},
-    reader::Reader,
-    registry::{OpenConnection, Order},
-    request::{ListenerPermit, Refusal},
-    respond::{Context, HttpService, panicked},
-    stream::Stream,
+    exchange::{CountedBody, ExchangeReporter},
+    reader::ServingContext,
+    registry::{ConnectionOrder, OpenConnection},
+    request::{EarlyRefusal, ListenerPermit},
+    respond::{HttpService, RespondContext, panicked},
+    stream::ClientStream,
 };
 
 /// For how long, and how many bytes, attache reads and drops after the last answer while the client still sends.
@@ -58,20 +58,20 @@ const DRAIN_BYTES: usize = 64 << 10;
 
 /// Serves the connection to its end, including the tunnel that it may become. With `deny`, the first request is refused.
 pub(crate) fn serve<H: HttpService>(
-    mut stream: Stream,
-    reader: Reader,
+    mut stream: ClientStream,
+    reader: ServingContext,
     http: H,
-    deny: Option<Refusal>,
+    deny: Option<EarlyRefusal>,
     place: ListenerPermit,
-) -> Serving<H> {
+) -> Http1Serving<H> {
     let http_options = &reader.settings.listener.http;
     stream.limit_writes(http_options.write_timeout);
     reader.live.sweepable.set(true);
-    let client = Client::new(stream, Requests::new(target_rule(http_options.target)));
-    Serving::Requests(Connection {
-        shared: Shared::new(Context::new(reader, Protocol::Http1, None), client),
+    let client = Http1Io::new(stream, Requests::new(target_rule(http_options.target)));
+    Http1Serving::Requests(Http1Connection {
+        shared: ConnectionContext::new(RespondContext::new(reader, Protocol::Http1, None), client),
         http,
-        state: State::Between,
+        state: Http1State::Between,
         timer: None,
         deny: deny.map(Box::new),
         looked: 0,
@@ -85,17 +85,17 @@ pub(crate) fn serve<H: HttpService>(
 /// A connection that is served.
 ///
 /// This is not an `async` block: such a block would hold its arguments twice, and memory per idle connection counts.
-pub(crate) enum Serving<H: HttpService> {
+pub(crate) enum Http1Serving<H: HttpService> {
     /// The connection serves requests.
-    Requests(Connection<H>),
+    Requests(Http1Connection<H>),
     /// The stream belongs to a tunnel. The receiver of the upgrade drives it, and the exchange lasts as long as the tunnel.
     Tunnel(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 // Nothing needs to stay in place: the service's future is `Unpin`, and the tunnel's future is boxed.
-impl<H: HttpService> Unpin for Serving<H> {}
+impl<H: HttpService> Unpin for Http1Serving<H> {}
 
-impl<H: HttpService> Future for Serving<H> {
+impl<H: HttpService> Future for Http1Serving<H> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
@@ -114,31 +114,35 @@ impl<H: HttpService> Future for Serving<H> {
 }
 
 /// Waits until a tunnel ends, or ends it when the connection is cut.
-async fn until_tunnel_ends(live: Rc<OpenConnection>, signals: Arc<Signals>, mut finish: Finish) {
+async fn until_tunnel_ends(
+    live: Rc<OpenConnection>,
+    signals: Arc<TunnelSignals>,
+    mut finish: ExchangeReporter,
+) {
     let mut gone = pin!(signals.gone.notified());
     poll_fn(|cx| {
         live.register(cx);
-        if live.order() == Order::Cut {
+        if live.order() == ConnectionOrder::Cut {
             signals.cut();
             return Poll::Ready(());
         }
         gone.as_mut().poll(cx)
     })
     .await;
-    if live.order() != Order::Cut {
+    if live.order() != ConnectionOrder::Cut {
         finish.complete();
     }
 }
 
 /// One connection's requests.
-pub(crate) struct Connection<H: HttpService> {
-    shared: Rc<Shared>,
+pub(crate) struct Http1Connection<H: HttpService> {
+    shared: Rc<ConnectionContext>,
     http: H,
-    state: State<H::Future>,
+    state: Http1State<H::Future>,
     /// It runs while a head is incomplete; a head that arrives in one read needs no clock.
     timer: Option<Pin<Box<Sleep>>>,
     /// Boxed, because it is rare.
-    deny: Option<Box<Refusal>>,
+    deny: Option<Box<EarlyRefusal>>,
     /// How many bytes of an incomplete head were parsed.
     looked: u32,
     /// No request follows.
@@ -150,15 +154,15 @@ pub(crate) struct Connection<H: HttpService> {
     place: Option<ListenerPermit>,
 }
 
-enum State<F> {
+enum Http1State<F> {
     /// It waits for a request.
     Between,
     /// The service handles a request.
-    Called(Call<F>),
+    Called(PendingRequest<F>),
     /// It writes a response's body.
-    Answering(Answer),
+    Answering(ResponseBodyWriter),
     /// It writes the response to an upgrade.
-    Switching(Option<(oneshot::Sender<Tunnel>, Finish)>),
+    Switching(Option<(oneshot::Sender<Http1Tunnel>, ExchangeReporter)>),
     /// Everything is written, including the end of the last response.
     Shutdown,
     /// The client's further bytes are read and dropped.
@@ -166,32 +170,32 @@ enum State<F> {
 }
 
 /// A request that runs.
-struct Call<F> {
+struct PendingRequest<F> {
     /// `None` after it has panicked.
     future: Option<F>,
     /// A response that waits for its turn.
     answer: Option<Response<Body>>,
-    finish: Finish,
+    finish: ExchangeReporter,
     asked: RequestTraits,
-    tunnel: Option<oneshot::Sender<Tunnel>>,
+    tunnel: Option<oneshot::Sender<Http1Tunnel>>,
     refused: bool,
 }
 
 /// A response's body that is being written.
-struct Answer {
+struct ResponseBodyWriter {
     body: CountedBody,
-    encoder: Encoder,
+    encoder: BodyEncoder,
     /// The announced trailers, if the client accepts trailers.
     announced: Option<Box<Fields>>,
 }
 
 /// How the HTTP part of a connection ends: there is nothing more to do, or it becomes a tunnel.
-type Ended = Option<(Arc<Signals>, Finish)>;
+type Http1End = Option<(Arc<TunnelSignals>, ExchangeReporter)>;
 
-impl<H: HttpService> Drop for Connection<H> {
+impl<H: HttpService> Drop for Http1Connection<H> {
     fn drop(&mut self) {
         // The running request is dropped first, because it may hold the client's body.
-        self.state = State::Between;
+        self.state = Http1State::Between;
         let mut client = self.shared.client.borrow_mut();
         if self.end_completes_body {
             client.stream.reset();
@@ -200,23 +204,23 @@ impl<H: HttpService> Drop for Connection<H> {
     }
 }
 
-impl<H: HttpService> Connection<H> {
+impl<H: HttpService> Http1Connection<H> {
     fn live(&self) -> &Rc<OpenConnection> {
         self.shared.live()
     }
 
-    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Ended> {
-        if self.live().order() == Order::Cut {
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Http1End> {
+        if self.live().order() == ConnectionOrder::Cut {
             return Poll::Ready(None);
         }
         loop {
             let next = match &mut self.state {
-                State::Between => ready!(self.poll_between(cx)),
-                State::Called(_) => ready!(self.poll_called(cx)),
-                State::Answering(_) => ready!(self.poll_answering(cx)),
-                State::Switching(_) => return self.poll_switching(cx),
-                State::Shutdown => ready!(self.poll_shutdown(cx)),
-                State::Lingering(timer, left) => {
+                Http1State::Between => ready!(self.poll_between(cx)),
+                Http1State::Called(_) => ready!(self.poll_called(cx)),
+                Http1State::Answering(_) => ready!(self.poll_answering(cx)),
+                Http1State::Switching(_) => return self.poll_switching(cx),
+                Http1State::Shutdown => ready!(self.poll_shutdown(cx)),
+                Http1State::Lingering(timer, left) => {
                     ready!(poll_linger(&mut self.shared.client.borrow_mut().stream, timer, left, cx));
                     return Poll::Ready(None);
                 }
@@ -229,8 +233,8 @@ impl<H: HttpService> Connection<H> {
     }
 
     /// Waits for the service's response.
-    fn poll_called(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
-        let State::Called(call) = &mut self.state else { return Poll::Ready(None) };
+    fn poll_called(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Http1State<H::Future>>> {
+        let Http1State::Called(call) = &mut self.state else { return Poll::Ready(None) };
         if let Some(answer) = call.answer.take() {
             self.shared.close_hints();
             return Poll::Ready(self.answer(answer));
@@ -252,7 +256,7 @@ impl<H: HttpService> Connection<H> {
             Some(Poll::Pending) => {
                 let polled = self.poll_meanwhile(cx);
                 if self.shared.client.borrow().ended
-                    && let State::Called(call) = &self.state
+                    && let Http1State::Called(call) = &self.state
                 {
                     metrics().client_left(&call.finish.exchange);
                 }
@@ -269,7 +273,7 @@ impl<H: HttpService> Connection<H> {
     }
 
     /// While the service works, 1xx responses are written, and the client may leave.
-    fn poll_meanwhile(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+    fn poll_meanwhile(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Http1State<H::Future>>> {
         let mut client = self.shared.client.borrow_mut();
         let client = &mut *client;
         client.woken_by(cx);
@@ -297,7 +301,7 @@ impl<H: HttpService> Connection<H> {
         if cut && client.ended { Poll::Ready(None) } else { Poll::Pending }
     }
 
-    fn poll_shutdown(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+    fn poll_shutdown(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Http1State<H::Future>>> {
         let mut client = self.shared.client.borrow_mut();
         let client = &mut *client;
         if ready!(client.poll_write(cx)).is_err() {
@@ -311,7 +315,7 @@ impl<H: HttpService> Connection<H> {
         if !unread || client.ended {
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(State::Lingering(Box::pin(sleep(LINGER)), LINGER_BYTES)))
+        Poll::Ready(Some(Http1State::Lingering(Box::pin(sleep(LINGER)), LINGER_BYTES)))
     }
 
     #[cold]
@@ -324,7 +328,7 @@ impl<H: HttpService> Connection<H> {
 
 /// Reads and drops what a client still sends, so that the close doesn't reset the connection.
 fn poll_linger(
-    stream: &mut Stream,
+    stream: &mut ClientStream,
     timer: &mut Pin<Box<Sleep>>,
     left: &mut usize,
     cx: &mut task::Context<'_>,

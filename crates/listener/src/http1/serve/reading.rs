@@ -7,41 +7,41 @@ use std::{
 };
 
 use attache_http::{Body, time::sleep};
-use attache_wire::{Limits, Request, buffers};
+use attache_wire::{HeadLimits, Request, buffers};
 use http::Method;
 use tokio::sync::oneshot;
 
-use super::{Call, Connection, DRAIN_BYTES, State};
+use super::{DRAIN_BYTES, Http1Connection, Http1State, PendingRequest};
 use crate::{
     HttpRequest,
-    exchange::Finish,
-    http1::{body::Incoming, client::refusal, encode::RequestTraits},
-    registry::Order,
-    request::{HEADER_TIMEOUT, Refusal},
+    exchange::ExchangeReporter,
+    http1::{body::Http1RequestBody, client::refusal, encode::RequestTraits},
+    registry::ConnectionOrder,
+    request::{EarlyRefusal, HEADER_TIMEOUT},
     respond::HttpService,
     upgrade::OnUpgrade,
 };
 
-impl<H: HttpService> Connection<H> {
+impl<H: HttpService> Http1Connection<H> {
     /// Writes the rest of the last response, then waits for a request. `None` at the end of the connection.
-    pub(super) fn poll_between(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
+    pub(super) fn poll_between(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Http1State<H::Future>>> {
         if let Err(error) = ready!(self.shared.client.borrow_mut().poll_write(cx)) {
             self.note(&error);
             return Poll::Ready(None);
         }
         if self.closing {
-            return Poll::Ready(Some(State::Shutdown));
+            return Poll::Ready(Some(Http1State::Shutdown));
         }
         if let Some(refusal) = self.deny.take() {
             return Poll::Ready(Some(self.refuse(*refusal)));
         }
         if !self.shared.client.borrow().reader.at_start() && !ready!(self.poll_rest(cx)) {
             self.lingering = true;
-            return Poll::Ready(Some(State::Shutdown));
+            return Poll::Ready(Some(Http1State::Shutdown));
         }
         let limits = &self.shared.context.settings().listener.http.limits;
         let limits =
-            Limits { line: limits.request_line, size: limits.headers_size, count: limits.headers_count };
+            HeadLimits { line: limits.request_line, size: limits.headers_size, count: limits.headers_count };
         let mut client = self.shared.client.borrow_mut();
         loop {
             let looked = self.looked as usize;
@@ -63,7 +63,9 @@ impl<H: HttpService> Connection<H> {
                 }
             }
             match client.poll_fill(cx) {
-                Poll::Ready(Ok(0)) if client.buf.is_empty() => return Poll::Ready(Some(State::Shutdown)),
+                Poll::Ready(Ok(0)) if client.buf.is_empty() => {
+                    return Poll::Ready(Some(Http1State::Shutdown));
+                }
                 // The client left before the end of a head.
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
                 Poll::Ready(Ok(_)) => {}
@@ -71,8 +73,8 @@ impl<H: HttpService> Connection<H> {
                     // While the connection waits for a request, it holds no buffer.
                     buffers::put(&mut client.buf);
                     // This comes before the order to finish, so that a request that has just arrived is still answered.
-                    if self.shared.live().order() >= Order::Finish {
-                        return Poll::Ready(Some(State::Shutdown));
+                    if self.shared.live().order() >= ConnectionOrder::Finish {
+                        return Poll::Ready(Some(Http1State::Shutdown));
                     }
                     return Poll::Pending;
                 }
@@ -107,11 +109,11 @@ impl<H: HttpService> Connection<H> {
         let mut thrown = 0;
         while !client.reader.at_start() {
             match client.reader.piece(&mut client.buf) {
-                Ok(attache_wire::body::Piece::More) => match client.poll_fill(cx) {
+                Ok(attache_wire::body::BodyPiece::More) => match client.poll_fill(cx) {
                     Poll::Ready(Ok(1..)) => {}
                     _ => return Poll::Ready(false),
                 },
-                Ok(attache_wire::body::Piece::Data(data)) => thrown += data.len(),
+                Ok(attache_wire::body::BodyPiece::Data(data)) => thrown += data.len(),
                 Ok(_) => {}
                 Err(_) => return Poll::Ready(false),
             }
@@ -127,7 +129,7 @@ impl<H: HttpService> Connection<H> {
 
     /// Answers a refused request, or a refused connection.
     #[cold]
-    fn refuse(&mut self, refusal: Refusal) -> State<H::Future> {
+    fn refuse(&mut self, refusal: EarlyRefusal) -> Http1State<H::Future> {
         self.timer = None;
         self.lingering = true;
         self.live().ends_by(refusal.reason);
@@ -145,8 +147,8 @@ impl<H: HttpService> Connection<H> {
     fn call(
         &mut self,
         parts: Rc<attache_wire::RequestHead>,
-        head: &attache_wire::request::Head,
-    ) -> State<H::Future> {
+        head: &attache_wire::request::ParsedRequest,
+    ) -> Http1State<H::Future> {
         {
             let mut client = self.shared.client.borrow_mut();
             client.expects = head.expects;
@@ -169,8 +171,8 @@ impl<H: HttpService> Connection<H> {
         &mut self,
         mut request: Request<Body>,
         asked: RequestTraits,
-        refused: Option<Refusal>,
-    ) -> State<H::Future> {
+        refused: Option<EarlyRefusal>,
+    ) -> Http1State<H::Future> {
         let context = &self.shared.context;
         let ordinal = context.begin();
         {
@@ -179,12 +181,16 @@ impl<H: HttpService> Connection<H> {
             client.body_held = false;
         }
         let exchange = context.record(&request, refused.is_some());
-        let finish = Finish::new(exchange.clone(), context.reader().settings.clone(), context.live().clone());
+        let finish = ExchangeReporter::new(
+            exchange.clone(),
+            context.reader().settings.clone(),
+            context.live().clone(),
+        );
         // RFC 9110 section 15.2: a 1xx response is never sent to an HTTP/1.0 client.
         let on_informational = asked.http11.then(|| self.shared.hints_of(ordinal));
         let (mut tunnel, mut upgrade) = (None, None);
         if refused.is_none() {
-            *request.body_mut() = Incoming::body(&self.shared, &exchange);
+            *request.body_mut() = Http1RequestBody::body(&self.shared, &exchange);
             if asked.may_switch {
                 let (give, take) = oneshot::channel();
                 (tunnel, upgrade) = (Some(give), Some(OnUpgrade::http1(take)));
@@ -195,6 +201,6 @@ impl<H: HttpService> Connection<H> {
         let request =
             HttpRequest { request, client, exchange, on_informational, refused, upgrade, hold: None };
         let future = catch_unwind(AssertUnwindSafe(|| self.http.call(request))).ok();
-        State::Called(Call { future, answer: None, finish, asked, tunnel, refused: closes })
+        Http1State::Called(PendingRequest { future, answer: None, finish, asked, tunnel, refused: closes })
     }
 }

@@ -6,7 +6,7 @@ use tower::Service as _;
 use super::*;
 use crate::{
     stack,
-    testing::{Script, channel, get, next, state},
+    testing::{FakeUpstream, channel, get, next, state},
 };
 
 type BodySender = UnboundedSender<Result<Bytes, BodyError>>;
@@ -18,7 +18,7 @@ async fn answer(timeouts: Timeouts, state: &Arc<UpstreamState>) -> (Body, BodySe
         upstream.send(Ok(Bytes::from_static(b"x"))).unwrap();
     }
     let mut body = Some(body);
-    let script = Script::default().then(move |_| {
+    let script = FakeUpstream::default().then(move |_| {
         let body = body.take().unwrap();
         async move { Ok(Response::new(body)) }
     });

@@ -29,7 +29,7 @@ use std::{
 
 use attache_config::model::{self, HedgeAfter};
 use attache_http::Body;
-use attache_telemetry::{Exchange, Hedge, metrics};
+use attache_telemetry::{Exchange, HedgeEnd, metrics};
 use attache_upstream::{Call, Error};
 use attache_wire::{Response, header::UPGRADE};
 
@@ -38,9 +38,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::{RetryRules, repeatable::Repeatable};
-use crate::{UpstreamState, budget::RetryPermit, counters::count, latency::Quantile};
-
-type CallResult = Result<Response<Body>, Error>;
+use crate::{CallResult, UpstreamState, budget::RetryPermit, counters::count, latency::Quantile};
 
 /// A route's hedging, ready for use.
 #[derive(Debug)]
@@ -95,7 +93,7 @@ struct RunningHedge<F> {
 impl<F> Drop for RunningHedge<F> {
     fn drop(&mut self) {
         if let Some(permit) = &self.permit {
-            metrics().hedge(permit.upstream(), Hedge::Lost);
+            metrics().hedge(permit.upstream(), HedgeEnd::Lost);
         }
     }
 }
@@ -231,7 +229,7 @@ impl<S> RetryContext<'_, S> {
         exchange.hedge_won.set(true);
         *self.permit = hedge.permit.take();
         count(&self.state.counters.hedges_won);
-        metrics().hedge(&self.state.shared.config.name, Hedge::Won);
+        metrics().hedge(&self.state.shared.config.name, HedgeEnd::Won);
     }
 
     /// Sends another attempt beside those that run, if all conditions hold.
@@ -250,7 +248,7 @@ impl<S> RetryContext<'_, S> {
         let now = Instant::now();
         let name = &self.state.shared.config.name;
         let Some(permit) = self.state.admit_hedge(&self.rules.retry, now) else {
-            metrics().hedge(name, Hedge::Refused);
+            metrics().hedge(name, HedgeEnd::Refused);
             return None;
         };
         *self.retries += 1;

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::{
     stack,
-    testing::{Script, address, call, channel, get, post, read, respond, state},
+    testing::{FakeUpstream, address, call, channel, get, post, read, respond, state},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -25,7 +25,7 @@ fn after(ms: u32) -> attache_config::model::Policy {
 }
 
 /// An attempt at the endpoint of that port, which answers after this time with its own number in a header.
-fn slow(script: Script, port: u16, ms: u32, status: u16) -> Script {
+fn slow(script: FakeUpstream, port: u16, ms: u32, status: u16) -> FakeUpstream {
     script.at(port, move |mut call| async move {
         let body = read(call.request.body_mut()).await.unwrap();
         sleep(ms * MS).await;
@@ -37,7 +37,7 @@ fn slow(script: Script, port: u16, ms: u32, status: u16) -> Script {
 }
 
 /// An attempt that never ends, and reports when it is dropped.
-fn stuck(script: Script, port: u16) -> (Script, Rc<Cell<bool>>) {
+fn stuck(script: FakeUpstream, port: u16) -> (FakeUpstream, Rc<Cell<bool>>) {
     struct ReportedWait(Rc<Cell<bool>>);
     impl Drop for ReportedWait {
         fn drop(&mut self) {
@@ -57,7 +57,7 @@ fn stuck(script: Script, port: u16) -> (Script, Rc<Cell<bool>>) {
 async fn winner(
     policy: &Policy,
     state: &Arc<UpstreamState>,
-    script: &Script,
+    script: &FakeUpstream,
     call: Call,
 ) -> (String, Duration) {
     let start = Instant::now();
@@ -69,7 +69,7 @@ async fn winner(
 #[tokio::test(start_paused = true)]
 async fn a_slow_attempt_loses_to_a_hedge_at_another_endpoint_and_is_no_failure() {
     let state = state();
-    let (script, given_up) = stuck(Script::default(), 2);
+    let (script, given_up) = stuck(FakeUpstream::default(), 2);
     let script = slow(script, 3, 5, 200);
     let call = get();
     let exchange = call.context.exchange.clone();
@@ -91,7 +91,7 @@ async fn a_slow_attempt_loses_to_a_hedge_at_another_endpoint_and_is_no_failure()
 
 #[tokio::test(start_paused = true)]
 async fn the_first_attempt_wins_if_it_is_faster_and_its_hedge_is_dropped() {
-    let script = slow(Script::default(), 1, 30, 200);
+    let script = slow(FakeUpstream::default(), 1, 30, 200);
     let (script, given_up) = stuck(script, 2);
     let (port, time) = winner(&after(20), &state(), &script, get()).await;
     assert_eq!((port.as_str(), time), ("200 1", 30 * MS));
@@ -101,7 +101,7 @@ async fn the_first_attempt_wins_if_it_is_faster_and_its_hedge_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn losers_are_dropped_with_the_answer_even_if_the_calls_future_is_kept() {
     // The first attempt wins.
-    let script = slow(Script::default(), 1, 30, 200);
+    let script = slow(FakeUpstream::default(), 1, 30, 200);
     let (script, hedge) = stuck(script, 2);
     let (policy, state) = (after(20), state());
     let mut call = std::pin::pin!(stack(&policy, &state, script).call(get()));
@@ -110,7 +110,7 @@ async fn losers_are_dropped_with_the_answer_even_if_the_calls_future_is_kept() {
     // The second hedge wins over the first attempt and the first hedge.
     let mut two = after(20);
     two.retry.hedge.as_mut().unwrap().max = 2;
-    let (script, first) = stuck(Script::default(), 1);
+    let (script, first) = stuck(FakeUpstream::default(), 1);
     let (script, hedge) = stuck(script, 2);
     let script = slow(script, 3, 5, 200);
     let mut call = std::pin::pin!(stack(&two, &state, script).call(get()));
@@ -122,7 +122,7 @@ async fn losers_are_dropped_with_the_answer_even_if_the_calls_future_is_kept() {
 async fn a_retry_is_hedged_anew_from_its_own_begin() {
     let mut policy = after(20);
     policy.retry.backoff.base = Duration::ZERO;
-    let script = slow(Script::default(), 1, 15, 503);
+    let script = slow(FakeUpstream::default(), 1, 15, 503);
     let (script, _retry) = stuck(script, 2);
     let script = slow(script, 3, 5, 200);
     let start = Instant::now();
@@ -136,14 +136,14 @@ async fn a_retry_is_hedged_anew_from_its_own_begin() {
 async fn a_failure_of_the_upstream_never_wins_even_if_the_route_does_not_retry_it() {
     let mut policy = after(20);
     policy.retry.on = vec![RetryOn::ConnectFailure];
-    let script = slow(slow(Script::default(), 1, 60, 200), 2, 5, 503);
+    let script = slow(slow(FakeUpstream::default(), 1, 60, 200), 2, 5, 503);
     assert_eq!(winner(&policy, &state(), &script, get()).await, ("200 1".into(), 60 * MS));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_budget_counts_a_hedge_that_won_until_its_answer_ends() {
     let state = state();
-    let (script, _first) = stuck(Script::default(), 1);
+    let (script, _first) = stuck(FakeUpstream::default(), 1);
     let (frames, body) = channel();
     let script = script.at(2, |_| async { Ok(Response::new(body)) });
     let call = get();
@@ -158,13 +158,13 @@ async fn the_budget_counts_a_hedge_that_won_until_its_answer_ends() {
 async fn hedges_are_counted_by_how_they_end() {
     let metrics = attache_telemetry::Metrics::new();
     metrics.worker().install();
-    let (script, _first) = stuck(Script::default(), 1);
+    let (script, _first) = stuck(FakeUpstream::default(), 1);
     winner(&after(20), &state(), &slow(script, 2, 5, 200), get()).await;
-    let (script, _hedge) = stuck(slow(Script::default(), 1, 30, 200), 2);
+    let (script, _hedge) = stuck(slow(FakeUpstream::default(), 1, 30, 200), 2);
     winner(&after(20), &state(), &script, get()).await;
     let mut broke = after(20);
     (broke.retry.budget, broke.retry.budget_floor) = (0.2, 0);
-    winner(&broke, &state(), &slow(Script::default(), 1, 30, 200), get()).await;
+    winner(&broke, &state(), &slow(FakeUpstream::default(), 1, 30, 200), get()).await;
     let page = metrics.render();
     for outcome in ["won", "lost", "refused"] {
         let sample = format!("attache_upstream_hedges_total{{upstream=\"orders\",outcome=\"{outcome}\"}} 1");
@@ -174,26 +174,26 @@ async fn hedges_are_counted_by_how_they_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_quick_attempt_is_not_hedged() {
-    let script = slow(Script::default(), 1, 19, 200);
+    let script = slow(FakeUpstream::default(), 1, 19, 200);
     winner(&after(20), &state(), &script, get()).await;
     assert_eq!(script.attempts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_what_may_be_sent_twice_is_hedged() {
-    let script = slow(Script::default(), 1, 100, 200);
+    let script = slow(FakeUpstream::default(), 1, 100, 200);
     winner(&after(20), &state(), &script, post(Body::full("order"))).await;
     assert_eq!(script.attempts(), 1, "a POST");
 
     let upgrade =
         http::Request::get("http://orders/").header(UPGRADE, "websocket").body(Body::empty()).unwrap();
-    let script = slow(Script::default(), 1, 100, 200);
+    let script = slow(FakeUpstream::default(), 1, 100, 200);
     winner(&after(20), &state(), &script, call(upgrade)).await;
     assert_eq!(script.attempts(), 1, "an upgrade");
 
     let mut all = after(20);
     all.retry.methods = RetryMethods::All;
-    let (script, _given_up) = stuck(Script::default(), 1);
+    let (script, _given_up) = stuck(FakeUpstream::default(), 1);
     let script = slow(script, 2, 5, 200);
     winner(&all, &state(), &script, post(Body::full("order"))).await;
     assert_eq!(script.attempts(), 2, "the route vouches");
@@ -202,14 +202,14 @@ async fn only_what_may_be_sent_twice_is_hedged() {
 #[tokio::test(start_paused = true)]
 async fn both_attempts_get_the_whole_body_and_an_incomplete_body_is_not_hedged() {
     let put = |body: Body| call(http::Request::put("http://orders/").body(body).unwrap());
-    let script = slow(slow(Script::default(), 1, 100, 200), 2, 5, 200);
+    let script = slow(slow(FakeUpstream::default(), 1, 100, 200), 2, 5, 200);
     let response = stack(&after(20), &state(), script.clone()).call(put(Body::full("order"))).await.unwrap();
     assert_eq!(response.headers().get("port").unwrap(), "2");
     assert_eq!(response.headers().get("body").unwrap(), "5");
 
     // Its end comes 30 ms after its beginning.
     let (sender, body) = channel();
-    let script = slow(Script::default(), 1, 0, 200);
+    let script = slow(FakeUpstream::default(), 1, 0, 200);
     let upload = async {
         sender.send(Ok("or".into())).unwrap();
         sleep(30 * MS).await;
@@ -224,7 +224,7 @@ async fn both_attempts_get_the_whole_body_and_an_incomplete_body_is_not_hedged()
     // Larger than the body that is kept.
     let mut small = after(20);
     small.retry.buffer = 4;
-    let script = slow(Script::default(), 1, 100, 200);
+    let script = slow(FakeUpstream::default(), 1, 100, 200);
     winner(&small, &state, &script, put(Body::full("order"))).await;
     assert_eq!(script.attempts(), 1);
 }
@@ -237,7 +237,7 @@ async fn the_budget_and_the_attempts_bound_hedges() {
         let mut policy = after(20);
         bound(&mut policy);
         let state = state();
-        let script = slow(Script::default(), 1, 100, 200);
+        let script = slow(FakeUpstream::default(), 1, 100, 200);
         winner(&policy, &state, &script, get()).await;
         assert_eq!((script.attempts(), state.counters.hedges.load(Relaxed)), (1, 0));
     }
@@ -247,7 +247,7 @@ async fn the_budget_and_the_attempts_bound_hedges() {
 async fn without_another_endpoint_there_is_no_hedge() {
     let state = state();
     state.shared.replace_endpoints(vec![EndpointSpec::new(address(1))], None);
-    let script = slow(Script::default(), 1, 100, 200);
+    let script = slow(FakeUpstream::default(), 1, 100, 200);
     winner(&after(20), &state, &script, get()).await;
     assert_eq!(script.attempts(), 1);
 }
@@ -255,20 +255,20 @@ async fn without_another_endpoint_there_is_no_hedge() {
 #[tokio::test(start_paused = true)]
 async fn a_bad_answer_waits_for_the_other_attempt() {
     // The hedge fails first.
-    let script = slow(slow(Script::default(), 1, 60, 200), 2, 5, 503);
+    let script = slow(slow(FakeUpstream::default(), 1, 60, 200), 2, 5, 503);
     assert_eq!(winner(&after(20), &state(), &script, get()).await, ("200 1".into(), 60 * MS));
     // The first one fails while the hedge runs.
-    let script = slow(slow(Script::default(), 1, 30, 503), 2, 40, 200);
+    let script = slow(slow(FakeUpstream::default(), 1, 30, 503), 2, 40, 200);
     assert_eq!(winner(&after(20), &state(), &script, get()).await, ("200 2".into(), 60 * MS));
     // An error is a bad answer, too.
-    let script = slow(Script::default(), 1, 60, 200)
+    let script = slow(FakeUpstream::default(), 1, 60, 200)
         .answer(2, || Err(Error::new(Reason::ConnectRefused, SentPart::Nothing)));
     assert_eq!(winner(&after(20), &state(), &script, get()).await, ("200 1".into(), 60 * MS));
 }
 
 #[tokio::test(start_paused = true)]
 async fn if_all_fail_the_request_is_retried_at_a_third_endpoint() {
-    let script = slow(slow(Script::default(), 1, 30, 503), 2, 40, 503);
+    let script = slow(slow(FakeUpstream::default(), 1, 30, 503), 2, 40, 503);
     let script = slow(script, 3, 0, 200);
     let (port, _) = winner(&after(20), &state(), &script, get()).await;
     assert_eq!(port, "200 3");
@@ -276,7 +276,7 @@ async fn if_all_fail_the_request_is_retried_at_a_third_endpoint() {
     tried.sort();
     assert_eq!(tried, ["10.0.0.1:1", "10.0.0.1:2"]);
     // Two attempts are a hedge and a retry: the third failure is the caller's.
-    let script = slow(slow(slow(Script::default(), 1, 30, 503), 2, 40, 503), 3, 0, 503);
+    let script = slow(slow(slow(FakeUpstream::default(), 1, 30, 503), 2, 40, 503), 3, 0, 503);
     let (port, _) = winner(&after(20), &state(), &script, get()).await;
     assert_eq!((port.as_str(), script.attempts()), ("503 3", 3));
 }
@@ -286,7 +286,7 @@ async fn further_hedges_each_wait_as_long_again() {
     let mut policy = after(20);
     policy.retry.hedge.as_mut().unwrap().max = 2;
     let start = Instant::now();
-    let (script, _a) = stuck(Script::default(), 1);
+    let (script, _a) = stuck(FakeUpstream::default(), 1);
     let (script, _b) = stuck(script, 2);
     let script = slow(script, 3, 5, 200);
     assert_eq!(winner(&policy, &state(), &script, get()).await, ("200 3".into(), 45 * MS));
@@ -298,7 +298,7 @@ async fn further_hedges_each_wait_as_long_again() {
 async fn a_percentile_is_measured_before_it_counts_and_has_a_floor() {
     let state = state();
     let policy = hedging(HedgeAfter::Percentile(0.9));
-    let mut script = Script::default();
+    let mut script = FakeUpstream::default();
     for _ in 0..10 {
         script = slow(script, 1, 40, 200);
     }
@@ -307,7 +307,7 @@ async fn a_percentile_is_measured_before_it_counts_and_has_a_floor() {
     }
     assert_eq!(script.attempts(), 10, "too few answers for a percentile");
     sleep(100 * MS).await;
-    let (script, _given_up) = stuck(Script::default(), 1);
+    let (script, _given_up) = stuck(FakeUpstream::default(), 1);
     let script = slow(script, 2, 5, 200);
     let (port, time) = winner(&policy, &state, &script, get()).await;
     assert_eq!(port, "200 2");
@@ -316,7 +316,7 @@ async fn a_percentile_is_measured_before_it_counts_and_has_a_floor() {
 
     let mut floored = hedging(HedgeAfter::Percentile(0.9));
     floored.retry.hedge.as_mut().unwrap().floor = 500 * MS;
-    let script = slow(Script::default(), 1, 400, 200);
+    let script = slow(FakeUpstream::default(), 1, 400, 200);
     winner(&floored, &state, &script, get()).await;
     assert_eq!(script.attempts(), 1);
 }
@@ -329,7 +329,7 @@ async fn a_loser_is_measured_for_as_long_as_it_ran() {
     (0..10).for_each(|_| latency.add(10 * MS, Instant::now()));
     for _ in 0..20 {
         sleep(100 * MS).await;
-        let (script, _given_up) = stuck(Script::default(), 1);
+        let (script, _given_up) = stuck(FakeUpstream::default(), 1);
         winner(&policy, &state, &slow(script, 2, 1, 200), get()).await;
     }
     // 20 hedges of a millisecond and 20 losers: without the losers the median would fall, and hedges would start
@@ -343,7 +343,7 @@ async fn a_loser_is_measured_for_as_long_as_it_ran() {
 async fn the_deadline_ends_all_attempts() {
     let mut policy = after(20);
     policy.timeouts = Timeouts { request: 50 * MS, ..Timeouts::default() };
-    let (script, first) = stuck(Script::default(), 1);
+    let (script, first) = stuck(FakeUpstream::default(), 1);
     let (script, second) = stuck(script, 2);
     let start = Instant::now();
     let error = stack(&policy, &state(), script.clone()).call(get()).await.unwrap_err();
@@ -357,7 +357,7 @@ async fn the_hedges_of_a_request_are_bounded_over_all_of_its_attempts() {
     state.shared.replace_endpoints((1..=4).map(|port| EndpointSpec::new(address(port))).collect(), None);
     let mut policy = after(20);
     policy.retry.attempts = 5;
-    let script = slow(slow(Script::default(), 1, 30, 503), 2, 40, 503);
+    let script = slow(slow(FakeUpstream::default(), 1, 30, 503), 2, 40, 503);
     // Slow enough for another hedge, which a fourth endpoint could take.
     let script = slow(script, 3, 100, 200);
     assert_eq!(winner(&policy, &state, &script, get()).await.0, "200 3");
@@ -369,7 +369,7 @@ async fn an_answer_that_would_be_retried_waits_for_the_hedge_and_a_hedge_is_no_s
     let state = state();
     let mut policy = after(20);
     policy.retry.on = vec![RetryOn::Status(http::StatusCode::NOT_FOUND)];
-    let script = slow(slow(Script::default(), 1, 30, 404), 2, 40, 200);
+    let script = slow(slow(FakeUpstream::default(), 1, 30, 404), 2, 40, 200);
     assert_eq!(winner(&policy, &state, &script, get()).await, ("200 2".into(), 60 * MS));
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
     assert_eq!((count(&state.counters.hedges_won), count(&state.counters.retries_succeeded)), (1, 0));

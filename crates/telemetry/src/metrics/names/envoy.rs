@@ -1,8 +1,8 @@
 //! Envoy's names: a cluster is an upstream; a connection manager and a listener's address are the listener's name.
 
-use super::{EXACT, Families, Sample, histogram};
+use super::{EXACT, Families, PageSample, histogram};
 
-pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
+pub(super) fn families(samples: &[PageSample<'_>], out: &mut Families) {
     let mut connections = 0.0;
     for sample in samples {
         let cluster = [("envoy_cluster_name", sample.label("upstream"))];
@@ -118,14 +118,14 @@ pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
 }
 
 /// The one label of Envoy's series.
-type Labels<'a> = [(&'static str, &'a str); 1];
+type EnvoyLabel<'a> = [(&'static str, &'a str); 1];
 
 /// The request reached an upstream.
-fn is_known(cluster: &Labels<'_>) -> bool {
+fn is_known(cluster: &EnvoyLabel<'_>) -> bool {
     !cluster[0].1.is_empty()
 }
 
-fn requests(sample: &Sample<'_>, cluster: &Labels<'_>, manager: &Labels<'_>, out: &mut Families) {
+fn requests(sample: &PageSample<'_>, cluster: &EnvoyLabel<'_>, manager: &EnvoyLabel<'_>, out: &mut Families) {
     let value = sample.value;
     let class = sample.label("code").get(..1).unwrap_or_default();
     let reason = sample.label("reason");
@@ -152,7 +152,7 @@ fn requests(sample: &Sample<'_>, cluster: &Labels<'_>, manager: &Labels<'_>, out
     }
 }
 
-fn endpoints(sample: &Sample<'_>, cluster: &Labels<'_>, out: &mut Families) {
+fn endpoints(sample: &PageSample<'_>, cluster: &EnvoyLabel<'_>, out: &mut Families) {
     let value = sample.value;
     out.add("gauge", "envoy_cluster_membership_total", cluster, value);
     let healthy = if sample.label("state") == "healthy" { value } else { 0.0 };
@@ -166,9 +166,9 @@ fn endpoints(sample: &Sample<'_>, cluster: &Labels<'_>, out: &mut Families) {
 
 fn durations(
     name: &str,
-    sample: &Sample<'_>,
-    cluster: &Labels<'_>,
-    manager: &Labels<'_>,
+    sample: &PageSample<'_>,
+    cluster: &EnvoyLabel<'_>,
+    manager: &EnvoyLabel<'_>,
     out: &mut Families,
 ) {
     if let Some(suffix) =

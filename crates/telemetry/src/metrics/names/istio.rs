@@ -6,26 +6,26 @@
 //! As in Istio, the destination reports `connection_security_policy`, and for the source it is `unknown`. A listener that accepts both TLS
 //! and plaintext has both values: there the scheme of a request decides. Durations have no scheme, so for them it is `unknown`.
 
-use super::{EXACT, Families, Proof, REQUEST_SIZE, RESPONSE_SIZE, Sample, histogram};
+use super::{EXACT, Families, IdentityProof, PageSample, REQUEST_SIZE, RESPONSE_SIZE, histogram};
 
 const UNKNOWN: &str = "unknown";
 
-fn policy(sample: &Sample<'_>, proofs: &[(String, Proof)]) -> &'static str {
+fn policy(sample: &PageSample<'_>, proofs: &[(String, IdentityProof)]) -> &'static str {
     let listener = sample.label("listener");
     let proof = proofs.iter().find(|(name, _)| name == listener).map(|(_, proof)| *proof);
     match (proof, sample.label("scheme")) {
-        (Some(Proof::Everybody), _) | (Some(Proof::WithTls), "https") => "mutual_tls",
-        (Some(Proof::Nobody), _) | (Some(Proof::WithTls), "http") => "none",
+        (Some(IdentityProof::Everybody), _) | (Some(IdentityProof::WithTls), "https") => "mutual_tls",
+        (Some(IdentityProof::Nobody), _) | (Some(IdentityProof::WithTls), "http") => "none",
         _ => UNKNOWN,
     }
 }
 
 /// The labels of a sample, as far as attache knows them. `workload` and `namespace` are attache's own.
 fn labels<'a>(
-    sample: &'a Sample<'_>,
+    sample: &'a PageSample<'_>,
     workload: &'a str,
     namespace: &'a str,
-    proofs: &[(String, Proof)],
+    proofs: &[(String, IdentityProof)],
 ) -> Vec<(&'static str, &'a str)> {
     let inbound = sample.label("listener").starts_with("inbound");
     let other = (UNKNOWN, UNKNOWN);
@@ -69,10 +69,10 @@ fn labels<'a>(
 }
 
 pub(super) fn families(
-    samples: &[Sample<'_>],
+    samples: &[PageSample<'_>],
     workload: &str,
     namespace: &str,
-    proofs: &[(String, Proof)],
+    proofs: &[(String, IdentityProof)],
     out: &mut Families,
 ) {
     let tag = concat!("attache-", env!("CARGO_PKG_VERSION"));

@@ -17,7 +17,7 @@ use super::{
 
 /// The other proxy, and the data of the workload.
 #[derive(Clone, Copy, Debug)]
-pub enum Names<'a> {
+pub enum NamingScheme<'a> {
     /// Envoy's clusters, listeners and connection managers.
     Envoy,
     /// Istio's standard metrics.
@@ -27,13 +27,13 @@ pub enum Names<'a> {
         /// The workload's namespace.
         namespace: &'a str,
         /// The listeners, and how their clients prove their identity. For other listeners this is unknown.
-        proofs: &'a [(String, Proof)],
+        proofs: &'a [(String, IdentityProof)],
     },
 }
 
 /// How the clients of a listener prove their identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum IdentityProof {
     /// No client does: the listener has plaintext, or TLS without client certificates.
     Nobody,
     /// Every client does, by mutual TLS.
@@ -50,7 +50,7 @@ const RESPONSE_SIZE: &str = "exact_response_bytes";
 
 impl Metrics {
     /// The page in Prometheus' text format, with further families after attache's own.
-    pub fn render_named(&self, names: Names<'_>) -> String {
+    pub fn render_named(&self, names: NamingScheme<'_>) -> String {
         let mut page = self.render();
         let more = under_names(&page, &exact(&self.semantic_sums().0), names);
         page.push_str(&more);
@@ -88,12 +88,12 @@ fn exact(sums: &ServerSums) -> String {
 }
 
 /// The further families for a page of attache's own families.
-fn under_names(page: &str, exact: &str, names: Names<'_>) -> String {
-    let samples: Vec<Sample<'_>> = page.lines().chain(exact.lines()).filter_map(sample).collect();
+fn under_names(page: &str, exact: &str, names: NamingScheme<'_>) -> String {
+    let samples: Vec<PageSample<'_>> = page.lines().chain(exact.lines()).filter_map(sample).collect();
     let mut out = Families::default();
     match names {
-        Names::Envoy => envoy::families(&samples, &mut out),
-        Names::Istio { workload, namespace, proofs } => {
+        NamingScheme::Envoy => envoy::families(&samples, &mut out),
+        NamingScheme::Istio { workload, namespace, proofs } => {
             istio::families(&samples, workload, namespace, proofs, &mut out);
         }
     }
@@ -101,20 +101,20 @@ fn under_names(page: &str, exact: &str, names: Names<'_>) -> String {
 }
 
 /// One line of a page.
-struct Sample<'p> {
+struct PageSample<'p> {
     name: &'p str,
     labels: Vec<(&'p str, &'p str)>,
     value: f64,
 }
 
-impl Sample<'_> {
+impl PageSample<'_> {
     fn label(&self, name: &str) -> &str {
         self.labels.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 }
 
 /// Parses `name{label="value",…} number`. Values stay escaped, because they are written again.
-fn sample(line: &str) -> Option<Sample<'_>> {
+fn sample(line: &str) -> Option<PageSample<'_>> {
     if line.starts_with('#') {
         return None;
     }
@@ -137,21 +137,21 @@ fn sample(line: &str) -> Option<Sample<'_>> {
         }
         rest = rest.get(1..)?;
     }
-    Some(Sample { name, labels, value: rest.trim().parse().ok()? })
+    Some(PageSample { name, labels, value: rest.trim().parse().ok()? })
 }
 
 /// Families with their series. Each series is a sum.
 #[derive(Default)]
-struct Families(BTreeMap<String, Family>);
+struct Families(BTreeMap<String, ForeignFamily>);
 
-struct Family {
+struct ForeignFamily {
     kind: &'static str,
-    series: BTreeMap<Series, f64>,
+    series: BTreeMap<ForeignSeries, f64>,
 }
 
 /// What identifies a series. Buckets of one histogram are together, the smallest first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Series {
+struct ForeignSeries {
     /// The suffix of the family's name: `_bucket`.
     suffix: String,
     /// The labels in their written form, without `le`.
@@ -166,7 +166,7 @@ impl Families {
     }
 
     /// Adds one sample of a histogram: a bucket, the sum or the count. Seconds become milliseconds.
-    fn milliseconds(&mut self, name: &str, what: &Sample<'_>, suffix: &str, labels: &[(&str, &str)]) {
+    fn milliseconds(&mut self, name: &str, what: &PageSample<'_>, suffix: &str, labels: &[(&str, &str)]) {
         let (mut bound, mut value) = (None, what.value);
         match suffix {
             "_bucket" => {
@@ -185,7 +185,7 @@ impl Families {
     }
 
     /// Adds one sample of a histogram of bytes.
-    fn bytes(&mut self, name: &str, what: &Sample<'_>, suffix: &str, labels: &[(&str, &str)]) {
+    fn bytes(&mut self, name: &str, what: &PageSample<'_>, suffix: &str, labels: &[(&str, &str)]) {
         let bound = (suffix == "_bucket").then(|| {
             let text = what.label("le");
             (text.parse().unwrap_or(u64::MAX), text.to_owned())
@@ -204,9 +204,9 @@ impl Families {
     ) {
         let labels: Vec<String> =
             labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
-        let series = Series { suffix: suffix.to_owned(), labels: labels.join(","), bound };
+        let series = ForeignSeries { suffix: suffix.to_owned(), labels: labels.join(","), bound };
         let family =
-            self.0.entry(name.to_owned()).or_insert_with(|| Family { kind, series: BTreeMap::new() });
+            self.0.entry(name.to_owned()).or_insert_with(|| ForeignFamily { kind, series: BTreeMap::new() });
         *family.series.entry(series).or_insert(0.0) += value;
     }
 

@@ -40,15 +40,18 @@ exact_response_bytes_bucket{listener="outbound",upstream="orders.shop",protocol=
 exact_response_bytes_bucket{listener="outbound",upstream="orders.shop",protocol="http",code="200",reason="",le="+Inf"} 7
 "#;
 
-const ISTIO: Names<'static> = Names::Istio { workload: "web", namespace: "shop", proofs: &[] };
+const ISTIO: NamingScheme<'static> = NamingScheme::Istio { workload: "web", namespace: "shop", proofs: &[] };
 
 #[test]
 fn the_security_of_a_connection_is_what_the_destination_knows() {
-    let policies = |proof: Proof, scheme: &str| {
+    let policies = |proof: IdentityProof, scheme: &str| {
         let exact = EXACT_PAGE.replace("reason=\"\"", &format!("reason=\"\",scheme=\"{scheme}\""));
         let proofs = [("inbound".to_owned(), proof), ("outbound".to_owned(), proof)];
-        let page =
-            under_names(PAGE, &exact, Names::Istio { workload: "web", namespace: "shop", proofs: &proofs });
+        let page = under_names(
+            PAGE,
+            &exact,
+            NamingScheme::Istio { workload: "web", namespace: "shop", proofs: &proofs },
+        );
         let of = |reporter: &str| {
             let line = page.lines().find(|line| {
                 line.starts_with("istio_requests_total{")
@@ -60,15 +63,15 @@ fn the_security_of_a_connection_is_what_the_destination_knows() {
         (of("source"), of("destination"))
     };
     let unknown = || "unknown".to_owned();
-    assert_eq!(policies(Proof::Everybody, "https"), (unknown(), "mutual_tls".to_owned()));
-    assert_eq!(policies(Proof::Nobody, "https"), (unknown(), "none".to_owned()));
-    assert_eq!(policies(Proof::WithTls, "https"), (unknown(), "mutual_tls".to_owned()));
-    assert_eq!(policies(Proof::WithTls, "http"), (unknown(), "none".to_owned()));
+    assert_eq!(policies(IdentityProof::Everybody, "https"), (unknown(), "mutual_tls".to_owned()));
+    assert_eq!(policies(IdentityProof::Nobody, "https"), (unknown(), "none".to_owned()));
+    assert_eq!(policies(IdentityProof::WithTls, "https"), (unknown(), "mutual_tls".to_owned()));
+    assert_eq!(policies(IdentityProof::WithTls, "http"), (unknown(), "none".to_owned()));
 }
 
 #[test]
 fn a_cluster_is_an_upstream_with_the_sums_of_its_routes() {
-    let page = under_names(PAGE, EXACT_PAGE, Names::Envoy);
+    let page = under_names(PAGE, EXACT_PAGE, NamingScheme::Envoy);
     for line in [
         "envoy_cluster_upstream_rq_total{envoy_cluster_name=\"orders.shop\"} 10",
         "envoy_cluster_upstream_rq_xx{envoy_cluster_name=\"orders.shop\",envoy_response_code_class=\"2\"} 9",
@@ -169,8 +172,8 @@ const OF_ISTIO: &[&str] = &[
 #[test]
 fn every_metric_and_label_that_public_dashboards_ask_for_is_there() {
     let istio = under_names(PAGE, EXACT_PAGE, ISTIO);
-    let envoy = under_names(PAGE, EXACT_PAGE, Names::Envoy);
-    let samples: Vec<Sample<'_>> = istio.lines().chain(envoy.lines()).filter_map(sample).collect();
+    let envoy = under_names(PAGE, EXACT_PAGE, NamingScheme::Envoy);
+    let samples: Vec<PageSample<'_>> = istio.lines().chain(envoy.lines()).filter_map(sample).collect();
     for (metric, labels) in ASKED {
         let mut series = samples.iter().filter(|sample| sample.name == *metric).peekable();
         assert!(series.peek().is_some(), "there is no {metric}");
@@ -187,7 +190,7 @@ fn every_metric_and_label_that_public_dashboards_ask_for_is_there() {
 #[test]
 fn queries_of_public_dashboards_have_answers() {
     let istio = under_names(PAGE, EXACT_PAGE, ISTIO);
-    let envoy = under_names(PAGE, EXACT_PAGE, Names::Envoy);
+    let envoy = under_names(PAGE, EXACT_PAGE, NamingScheme::Envoy);
     let queries: &[(&str, f64)] = &[
         // Istio's service and workload dashboards.
         (

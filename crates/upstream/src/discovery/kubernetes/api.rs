@@ -16,7 +16,7 @@ use std::{
 };
 
 use attache_config::model::{TlsClient, Trust};
-use attache_rpc::client::{self, Bounds, DialError, Dialled, Protocol, ResponseStream};
+use attache_rpc::client::{self, CallLimits, CallProtocol, DialError, OpenedConnection, ResponseStream};
 use attache_tls::Connector;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
@@ -31,13 +31,13 @@ const HEAD: Duration = Duration::from_secs(10);
 /// A silent API server is noticed after this long and three more probes, each after a third of it.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// A token has about 1 KiB.
-const LONGEST_TOKEN: u64 = 64 << 10;
+const MAX_TOKEN_BYTES: u64 = 64 << 10;
 /// The most bytes of an answer with an error.
-const LONGEST_STATUS: usize = 16 << 10;
+const MAX_STATUS_BYTES: usize = 16 << 10;
 
 /// How the API server is reached.
 #[derive(Clone, Debug)]
-pub(super) struct Api {
+pub(super) struct KubernetesApi {
     host: String,
     port: u16,
     account: PathBuf,
@@ -45,7 +45,7 @@ pub(super) struct Api {
 
 /// Why there was no answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Problem {
+pub(super) enum ApiError {
     /// The known version is too old: everything must be listed again.
     Gone,
     /// The API server can't be reached, or can't answer now. A watch may continue where it was.
@@ -59,7 +59,7 @@ pub(super) enum Problem {
     Refused(String),
 }
 
-impl Problem {
+impl ApiError {
     pub(super) fn away(detail: impl Into<String>) -> Self {
         Self::Away { detail: detail.into(), after: None }
     }
@@ -67,18 +67,18 @@ impl Problem {
 
 /// An answer with the status 200, and its connection, which ends with it.
 #[derive(Debug)]
-pub(super) struct Answered(ResponseStream);
+pub(super) struct ApiResponse(ResponseStream);
 
-impl Api {
+impl KubernetesApi {
     /// The API server of the cluster that this pod is in.
-    pub(super) fn of_this_pod() -> Result<Self, Problem> {
+    pub(super) fn of_this_pod() -> Result<Self, ApiError> {
         let text = |name: &str| {
             env::var(name)
-                .map_err(|_| Problem::away(format!("{name} isn't set: attache runs in no pod of a cluster")))
+                .map_err(|_| ApiError::away(format!("{name} isn't set: attache runs in no pod of a cluster")))
         };
         let (host, port) = (text("KUBERNETES_SERVICE_HOST")?, text("KUBERNETES_SERVICE_PORT")?);
         let port = port.parse().map_err(|_| {
-            Problem::away(format!("KUBERNETES_SERVICE_PORT is `{}`, no port", port.escape_debug()))
+            ApiError::away(format!("KUBERNETES_SERVICE_PORT is `{}`, no port", port.escape_debug()))
         })?;
         let account = env::var_os("ATTACHE_SERVICE_ACCOUNT").map_or_else(|| ACCOUNT.into(), PathBuf::from);
         Ok(Self { host, port, account })
@@ -90,22 +90,22 @@ impl Api {
     }
 
     /// Asks for a path with its query.
-    pub(super) async fn get(&self, path: &str) -> Result<Answered, Problem> {
+    pub(super) async fn get(&self, path: &str) -> Result<ApiResponse, ApiError> {
         let response = self.ask(path).await?;
         match response.status {
-            StatusCode::OK => Ok(Answered(response)),
-            StatusCode::GONE => Err(Problem::Gone),
+            StatusCode::OK => Ok(ApiResponse(response)),
+            StatusCode::GONE => Err(ApiError::Gone),
             status => {
                 let headers = response.headers.clone();
                 // The message of a `Status` object says what is wrong, most of all for 403.
-                let text = timeout(HEAD, Answered(response).text(LONGEST_STATUS)).await;
+                let text = timeout(HEAD, ApiResponse(response).text(MAX_STATUS_BYTES)).await;
                 let text = text.ok().and_then(Result::ok).unwrap_or_default();
                 Err(self.refused(status, &headers, &text))
             }
         }
     }
 
-    fn refused(&self, status: StatusCode, headers: &HeaderMap, text: &[u8]) -> Problem {
+    fn refused(&self, status: StatusCode, headers: &HeaderMap, text: &[u8]) -> ApiError {
         let said = serde_json::from_slice::<Value>(text).ok();
         let said = said.as_ref().and_then(|said| said.get("message")?.as_str()).unwrap_or_default();
         let said: String = said.chars().take(512).collect();
@@ -122,13 +122,14 @@ impl Api {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::UNAUTHORIZED
-            | StatusCode::FORBIDDEN => Problem::Away { detail, after: retry_after(headers) },
-            _ => Problem::Refused(detail),
+            | StatusCode::FORBIDDEN => ApiError::Away { detail, after: retry_after(headers) },
+            _ => ApiError::Refused(detail),
         }
     }
 
-    async fn ask(&self, path: &str) -> Result<ResponseStream, Problem> {
-        let failed = |what: &str, error: &dyn fmt::Display| Problem::away(format!("{self}: {what}: {error}"));
+    async fn ask(&self, path: &str) -> Result<ResponseStream, ApiError> {
+        let failed =
+            |what: &str, error: &dyn fmt::Display| ApiError::away(format!("{self}: {what}: {error}"));
         let token = self.token()?;
         let connector = Connector::new(&self.trust(), &[b"http/1.1"]).map_err(|e| failed("TLS", &e))?;
         let request = Request::get(path)
@@ -138,17 +139,17 @@ impl Api {
             .header(header::USER_AGENT, concat!("attache/", env!("CARGO_PKG_VERSION")))
             .body(Full::default())
             .map_err(|e| failed("the request", &e))?;
-        let bounds = Bounds { connect: HEAD, total: HEAD, ..Bounds::default() };
+        let bounds = CallLimits { connect: HEAD, total: HEAD, ..CallLimits::default() };
         client::stream(self.dial(&connector), request, bounds).await.map_err(|error| match error {
             client::Error::Timeout(_) | client::Error::ConnectTimeout(_) => {
-                Problem::away(format!("{self} gave no answer within {HEAD:?}"))
+                ApiError::away(format!("{self} gave no answer within {HEAD:?}"))
             }
-            client::Error::Connect(error) => Problem::away(format!("{self}: {error}")),
+            client::Error::Connect(error) => ApiError::away(format!("{self}: {error}")),
             error => failed("no answer", &error),
         })
     }
 
-    async fn dial(&self, connector: &Connector) -> Result<Dialled, DialError> {
+    async fn dial(&self, connector: &Connector) -> Result<OpenedConnection, DialError> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await;
         let tcp = tcp.map_err(|error| format!("connect: {error}"))?;
         let keepalive =
@@ -156,20 +157,21 @@ impl Api {
         let set = socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
         set.map_err(|error| format!("keepalive: {error}"))?;
         let tls = connector.connect(&self.host, tcp).await.map_err(|error| format!("TLS: {error}"))?;
-        Ok(Dialled::new(tls, Protocol::Http1))
+        Ok(OpenedConnection::new(tls, CallProtocol::Http1))
     }
 
-    fn token(&self) -> Result<HeaderValue, Problem> {
+    fn token(&self) -> Result<HeaderValue, ApiError> {
         let file = self.account.join("token");
         let mut text = String::new();
-        let read = File::open(&file).and_then(|opened| opened.take(LONGEST_TOKEN).read_to_string(&mut text));
+        let read =
+            File::open(&file).and_then(|opened| opened.take(MAX_TOKEN_BYTES).read_to_string(&mut text));
         read.map_err(|error: io::Error| {
-            Problem::away(format!(
+            ApiError::away(format!(
                 "{}: {error}; the service account's token must be mounted into attache's container",
                 file.display()
             ))
         })?;
-        let none = || Problem::away(format!("{} holds no token", file.display()));
+        let none = || ApiError::away(format!("{} holds no token", file.display()));
         if text.trim().is_empty() {
             return Err(none());
         }
@@ -190,25 +192,25 @@ impl Api {
     }
 }
 
-impl fmt::Display for Api {
+impl fmt::Display for KubernetesApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the API server {}", self.authority())
     }
 }
 
-impl Answered {
+impl ApiResponse {
     /// The next bytes of the body; `None` at its end. The future may be dropped while it waits.
-    pub(super) async fn data(&mut self) -> Result<Option<Bytes>, Problem> {
-        self.0.data().await.map_err(|error| Problem::away(format!("the answer broke off: {error}")))
+    pub(super) async fn data(&mut self) -> Result<Option<Bytes>, ApiError> {
+        self.0.data().await.map_err(|error| ApiError::away(format!("the answer broke off: {error}")))
     }
 
     /// The whole body.
-    pub(super) async fn text(&mut self, longest: usize) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn text(&mut self, longest: usize) -> Result<Vec<u8>, ApiError> {
         let mut text = Vec::new();
         while let Some(data) = self.data().await? {
             text.extend_from_slice(&data);
             if text.len() > longest {
-                return Err(Problem::Refused(format!("the answer is larger than {longest} bytes")));
+                return Err(ApiError::Refused(format!("the answer is larger than {longest} bytes")));
             }
         }
         Ok(text)

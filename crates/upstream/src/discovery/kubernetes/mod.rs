@@ -32,19 +32,19 @@ use tokio::{
 };
 
 use self::{
-    api::{Api, Problem},
+    api::{ApiError, KubernetesApi},
     lines::LineReader,
-    object::{Event, List, Slice},
+    object::{Slice, SliceList, WatchEvent},
     slices::{EndpointFilter, Slices},
 };
 use super::{
-    lookup::{Answer, Failure},
+    lookup::{LookupAnswer, LookupError},
     merge::{Merge, ResultChange},
     refresh::lock,
 };
 
 /// The most bytes of a list: ten thousand endpoints have about five million.
-const LARGEST_LIST: usize = 32 << 20;
+const MAX_LIST_BYTES: usize = 32 << 20;
 /// Time for a whole list.
 const LIST: Duration = Duration::from_secs(30);
 /// How long the API server is asked to keep a watch; up to a fifth less at random, so that they don't all end together.
@@ -54,7 +54,7 @@ const LATE: Duration = Duration::from_secs(30);
 
 /// Waits between requests to the API server.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct RequestPace {
     /// After the first failure.
     first: Duration,
     /// The longest. A list or watch that lasted longer than this has not failed.
@@ -63,19 +63,19 @@ struct Pace {
     publish: Duration,
 }
 
-const PACE: Pace = Pace {
+const PACE: RequestPace = RequestPace {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
     publish: Duration::from_millis(100),
 };
 
 /// Keeps one source of an upstream fresh.
-pub(super) struct Task {
+pub(super) struct KubernetesTask {
     merge: Arc<Mutex<Merge>>,
     source: usize,
     wanted: EndpointFilter,
     untried: watch::Sender<usize>,
-    pace: Pace,
+    pace: RequestPace,
     slices: Slices,
     /// The version to watch from; with `None` the slices must be listed.
     version: Option<String>,
@@ -89,12 +89,12 @@ pub(super) struct Task {
 
 /// The part of an answer with a problem.
 #[derive(Clone, Copy, Debug)]
-enum Part {
+enum AnswerPart {
     Endpoints,
     Slice,
 }
 
-impl Task {
+impl KubernetesTask {
     pub(super) fn new(
         merge: Arc<Mutex<Merge>>,
         source: usize,
@@ -121,10 +121,10 @@ impl Task {
 
     /// Never ends.
     pub(super) async fn run(self) {
-        self.run_with(Api::of_this_pod).await;
+        self.run_with(KubernetesApi::of_this_pod).await;
     }
 
-    async fn run_with(mut self, api: impl Fn() -> Result<Api, Problem>) {
+    async fn run_with(mut self, api: impl Fn() -> Result<KubernetesApi, ApiError>) {
         let mut pause = self.pace.first;
         loop {
             let begun = Instant::now();
@@ -141,17 +141,17 @@ impl Task {
             match ended {
                 Ok(()) if lasted => continue,
                 Ok(()) => {}
-                Err(Problem::Gone) => {
+                Err(ApiError::Gone) => {
                     (self.version, self.newest) = (None, true);
                     if lasted {
                         continue;
                     }
                 }
-                Err(Problem::Away { detail, after }) => {
+                Err(ApiError::Away { detail, after }) => {
                     wait = wait.max(after.unwrap_or_default());
                     self.failed(&detail, wait);
                 }
-                Err(Problem::Refused(detail)) => {
+                Err(ApiError::Refused(detail)) => {
                     (self.version, self.newest) = (None, true);
                     self.failed(&detail, wait);
                 }
@@ -162,17 +162,17 @@ impl Task {
     }
 
     /// Lists if that is needed, and watches until the watch ends.
-    async fn turn(&mut self, api: &Api) -> Result<(), Problem> {
+    async fn turn(&mut self, api: &KubernetesApi) -> Result<(), ApiError> {
         let from = if let Some(from) = &self.version {
             from.clone()
         } else {
             let list = timeout(LIST, self.list(api)).await;
             let list =
-                list.map_err(|_| Problem::away(format!("{api} sent no whole list within {LIST:?}")))??;
-            let List { version, slices, unreadable, wrong } = list;
-            self.slices.replace(slices, &unreadable).map_err(Problem::Refused)?;
+                list.map_err(|_| ApiError::away(format!("{api} sent no whole list within {LIST:?}")))??;
+            let SliceList { version, slices, unreadable, wrong } = list;
+            self.slices.replace(slices, &unreadable).map_err(ApiError::Refused)?;
             self.publish();
-            self.tell(Part::Slice, wrong);
+            self.tell(AnswerPart::Slice, wrong);
             (self.version, self.newest) = (Some(version.clone()), false);
             version
         };
@@ -194,17 +194,17 @@ impl Task {
         )
     }
 
-    async fn list(&self, api: &Api) -> Result<List, Problem> {
+    async fn list(&self, api: &KubernetesApi) -> Result<SliceList, ApiError> {
         let mut path = self.path();
         if !self.newest {
             path.push_str("&resourceVersion=0");
         }
-        let text = api.get(&path).await?.text(LARGEST_LIST).await?;
+        let text = api.get(&path).await?.text(MAX_LIST_BYTES).await?;
         self.count(Ok(()));
-        List::parse(&text).map_err(|wrong| Problem::Refused(format!("{api}: {wrong}")))
+        SliceList::parse(&text).map_err(|wrong| ApiError::Refused(format!("{api}: {wrong}")))
     }
 
-    async fn watch(&mut self, api: &Api, path: &str) -> Result<(), Problem> {
+    async fn watch(&mut self, api: &KubernetesApi, path: &str) -> Result<(), ApiError> {
         let mut answered = api.get(path).await?;
         self.count(Ok(()));
         // The API server works again, so the failure ends, although no endpoint has changed.
@@ -239,9 +239,14 @@ impl Task {
         }
     }
 
-    fn take_lines(&mut self, lines: &mut LineReader, data: &[u8], changed: &mut bool) -> Result<(), Problem> {
+    fn take_lines(
+        &mut self,
+        lines: &mut LineReader,
+        data: &[u8],
+        changed: &mut bool,
+    ) -> Result<(), ApiError> {
         let lines =
-            lines.take(data).map_err(|_| Problem::Refused("an event is longer than any can be".into()))?;
+            lines.take(data).map_err(|_| ApiError::Refused("an event is longer than any can be".into()))?;
         for line in lines {
             *changed |= self.take(&line)?;
         }
@@ -249,15 +254,15 @@ impl Task {
     }
 
     /// Takes one event; true if it changed something.
-    fn take(&mut self, line: &[u8]) -> Result<bool, Problem> {
-        let event: Event = serde_json::from_slice(line)
-            .map_err(|error| Problem::Refused(format!("an event can't be read: {error}")))?;
+    fn take(&mut self, line: &[u8]) -> Result<bool, ApiError> {
+        let event: WatchEvent = serde_json::from_slice(line)
+            .map_err(|error| ApiError::Refused(format!("an event can't be read: {error}")))?;
         let text =
             |place: &str| event.object.pointer(place).and_then(Value::as_str).unwrap_or_default().to_owned();
         if event.kind == "ERROR" {
             return Err(match event.object.get("code").and_then(Value::as_u64) {
-                Some(410) => Problem::Gone,
-                code => Problem::Refused(format!(
+                Some(410) => ApiError::Gone,
+                code => ApiError::Refused(format!(
                     "the API server ended the watch with {}: {}",
                     code.unwrap_or_default(),
                     text("/message").escape_debug()
@@ -265,16 +270,16 @@ impl Task {
             });
         }
         let name = text("/metadata/name");
-        let version = object::version(text("/metadata/resourceVersion")).map_err(Problem::Refused)?;
+        let version = object::version(text("/metadata/resourceVersion")).map_err(ApiError::Refused)?;
         let changed = match event.kind.as_str() {
             "ADDED" | "MODIFIED" => match serde_json::from_value::<Slice>(event.object) {
                 Ok(slice) => {
-                    self.slices.set(slice).map_err(Problem::Refused)?;
+                    self.slices.set(slice).map_err(ApiError::Refused)?;
                     true
                 }
                 // The last good version of the slice stays: the next one may be valid.
                 Err(error) => {
-                    self.tell(Part::Slice, Some(format!("the slice `{name}` can't be read: {error}")));
+                    self.tell(AnswerPart::Slice, Some(format!("the slice `{name}` can't be read: {error}")));
                     false
                 }
             },
@@ -301,8 +306,8 @@ impl Task {
             self.settle(Err(trouble.clone()), WATCH);
             return;
         }
-        self.tell(Part::Endpoints, chosen.trouble);
-        self.settle(Ok(Answer { found: chosen.found, ttl: WATCH, gaps: Vec::new() }), WATCH);
+        self.tell(AnswerPart::Endpoints, chosen.trouble);
+        self.settle(Ok(LookupAnswer { found: chosen.found, ttl: WATCH, gaps: Vec::new() }), WATCH);
     }
 
     fn failed(&mut self, detail: &str, wait: Duration) {
@@ -311,7 +316,7 @@ impl Task {
     }
 
     /// Handles an answer, or its absence.
-    fn settle(&mut self, result: Result<Answer, String>, next: Duration) {
+    fn settle(&mut self, result: Result<LookupAnswer, String>, next: Duration) {
         let service = self.wanted.service.to_string();
         let reason = Reason::DiscoveryFailed;
         let mut merge = lock(&self.merge);
@@ -319,7 +324,7 @@ impl Task {
             result.as_ref().map(|answer| answer.found.len()).map_err(|detail| (reason, detail.clone()));
         let detail = result.as_ref().err().cloned().unwrap_or_default();
         merge.shared().lookups.note(service.clone(), Instant::now() + next, noted);
-        let turn = merge.take(self.source, result.map_err(|detail| Failure::new(reason, detail)));
+        let turn = merge.take(self.source, result.map_err(|detail| LookupError::new(reason, detail)));
         let upstream = &merge.shared().config.name;
         let serving = merge.shared().endpoints.load().endpoints.len();
         match turn {
@@ -341,7 +346,7 @@ impl Task {
     }
 
     /// Logs a problem with a part of an answer, once.
-    fn tell(&mut self, part: Part, trouble: Option<String>) {
+    fn tell(&mut self, part: AnswerPart, trouble: Option<String>) {
         let Some(told) = self.told.get_mut(part as usize).filter(|told| **told != trouble) else { return };
         told.clone_from(&trouble);
         if let Some(detail) = &trouble {

@@ -13,8 +13,8 @@ use serde_json::Value;
 #[serde(default)]
 pub(super) struct Slice {
     pub(super) metadata: Metadata,
-    ports: Option<Vec<Port>>,
-    endpoints: Option<Vec<Endpoint>>,
+    ports: Option<Vec<SlicePort>>,
+    endpoints: Option<Vec<SliceEndpoint>>,
 }
 
 /// An object's metadata.
@@ -27,7 +27,7 @@ pub(super) struct Metadata {
 
 /// The meaning of an endpoint's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum EndpointReadiness {
     /// It accepts new work.
     Ready,
     /// It is terminating and still serves.
@@ -39,7 +39,7 @@ pub(super) enum State {
 /// A port of all endpoints of a slice.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Port {
+pub(super) struct SlicePort {
     pub(super) name: Option<String>,
     #[serde(rename = "port")]
     pub(super) number: Option<u16>,
@@ -49,17 +49,17 @@ pub(super) struct Port {
 /// A pod, or another owner of the address.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Endpoint {
+pub(super) struct SliceEndpoint {
     #[serde(deserialize_with = "or_default")]
     addresses: Vec<String>,
-    conditions: Option<Conditions>,
+    conditions: Option<EndpointConditions>,
     zone: Option<String>,
     hints: Option<Hints>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Conditions {
+struct EndpointConditions {
     ready: Option<bool>,
     serving: Option<bool>,
     terminating: Option<bool>,
@@ -79,7 +79,7 @@ struct ForZone {
 
 /// A list of EndpointSlices.
 #[derive(Debug, Default)]
-pub(super) struct List {
+pub(super) struct SliceList {
     pub(super) version: String,
     pub(super) slices: Vec<Slice>,
     /// Names of slices that can't be read.
@@ -90,22 +90,22 @@ pub(super) struct List {
 
 /// A line of a watch.
 #[derive(Debug, Deserialize)]
-pub(super) struct Event {
+pub(super) struct WatchEvent {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) object: Value,
 }
 
-impl List {
+impl SliceList {
     pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
-        struct Raw {
+        struct RawList {
             kind: String,
             metadata: Metadata,
             items: Option<Vec<Value>>,
         }
-        let raw: Raw =
+        let raw: RawList =
             serde_json::from_slice(text).map_err(|error| format!("the list can't be read: {error}"))?;
         if raw.kind != "EndpointSliceList" {
             return Err(format!("the answer is a `{}` and no EndpointSliceList", raw.kind.escape_debug()));
@@ -136,16 +136,16 @@ pub(super) fn version(text: String) -> Result<String, String> {
 }
 
 impl Slice {
-    pub(super) fn ports(&self) -> &[Port] {
+    pub(super) fn ports(&self) -> &[SlicePort] {
         self.ports.as_deref().unwrap_or_default()
     }
 
-    pub(super) fn endpoints(&self) -> &[Endpoint] {
+    pub(super) fn endpoints(&self) -> &[SliceEndpoint] {
         self.endpoints.as_deref().unwrap_or_default()
     }
 }
 
-impl Port {
+impl SlicePort {
     pub(super) fn is_tcp(&self) -> bool {
         self.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
     }
@@ -160,16 +160,16 @@ impl Port {
     }
 }
 
-impl Endpoint {
+impl SliceEndpoint {
     /// The API says that unknown means ready, and that a missing `serving` is the same as `ready`.
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> EndpointReadiness {
         let conditions = self.conditions.unwrap_or_default();
         let ready = conditions.ready.unwrap_or(true);
         let ending = conditions.serving.unwrap_or(ready) && conditions.terminating.unwrap_or(false);
         match (ready, ending) {
-            (true, _) => State::Ready,
-            (false, true) => State::Ending,
-            (false, false) => State::Out,
+            (true, _) => EndpointReadiness::Ready,
+            (false, true) => EndpointReadiness::Ending,
+            (false, false) => EndpointReadiness::Out,
         }
     }
 
@@ -200,7 +200,7 @@ mod tests {
     fn a_slice_that_cannot_be_read_affects_no_other() {
         let text = r#"{"kind":"EndpointSliceList","metadata":{"resourceVersion":"7"},"items":[
             {"metadata":{"name":"a"}},{"metadata":{"name":"b"},"ports":[{"port":"x"}]},7]}"#;
-        let list = List::parse(text.as_bytes()).unwrap();
+        let list = SliceList::parse(text.as_bytes()).unwrap();
         assert_eq!((list.version.as_str(), list.slices.len()), ("7", 1));
         assert_eq!(list.unreadable, ["b", ""]);
         assert!(list.wrong.unwrap().contains("`b`"));
@@ -222,7 +222,7 @@ mod tests {
                 "can't be read",
             ),
         ] {
-            let error = List::parse(text.as_bytes()).unwrap_err();
+            let error = SliceList::parse(text.as_bytes()).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
     }
@@ -230,8 +230,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_panic(text: Vec<u8>) {
-            let _ = List::parse(&text);
-            let _ = serde_json::from_slice::<Event>(&text);
+            let _ = SliceList::parse(&text);
+            let _ = serde_json::from_slice::<WatchEvent>(&text);
         }
     }
 }

@@ -16,14 +16,14 @@ use std::{
 use attache_config::model::{KubernetesPort, KubernetesService, Name};
 
 use super::{
-    super::{deny::leads_to, lookup::Found},
-    object::{Endpoint, Port, Slice, State},
+    super::{deny::leads_to, lookup::DiscoveredAddress},
+    object::{EndpointReadiness, Slice, SliceEndpoint, SlicePort},
 };
 
 /// The most endpoints of one Service that are kept.
-const MOST_ENDPOINTS: usize = 50_000;
+const MAX_ENDPOINTS: usize = 50_000;
 /// The most slices that are kept.
-const MOST_SLICES: usize = 10_000;
+const MAX_SLICES: usize = 10_000;
 
 /// All slices of a Service.
 #[derive(Debug, Default)]
@@ -31,9 +31,9 @@ pub(super) struct Slices(HashMap<String, Slice>);
 
 /// The result of all slices together.
 #[derive(Debug, Default)]
-pub(super) struct Chosen {
+pub(super) struct SelectedEndpoints {
     /// The endpoints to use.
-    pub(super) found: Vec<Found>,
+    pub(super) found: Vec<DiscoveredAddress>,
     /// Why some, or all, can't be used.
     pub(super) trouble: Option<String>,
 }
@@ -75,9 +75,9 @@ impl Slices {
 
     fn within_bounds(&self) -> Result<(), String> {
         let endpoints: usize = self.0.values().map(|slice| slice.endpoints().len()).sum();
-        if self.0.len() > MOST_SLICES || endpoints > MOST_ENDPOINTS {
+        if self.0.len() > MAX_SLICES || endpoints > MAX_ENDPOINTS {
             return Err(format!(
-                "the Service has {} slices with {endpoints} endpoints; attache takes {MOST_SLICES} with {MOST_ENDPOINTS}",
+                "the Service has {} slices with {endpoints} endpoints; attache takes {MAX_SLICES} with {MAX_ENDPOINTS}",
                 self.0.len()
             ));
         }
@@ -86,8 +86,8 @@ impl Slices {
 
     /// The endpoints to use. If a Service has endpoints of both address families, only one family is used: the slices
     /// of the other family name the same pods, but change a moment later.
-    pub(super) fn choose(&self, wanted: &EndpointFilter) -> Chosen {
-        let addresses = || self.0.values().flat_map(Slice::endpoints).filter_map(Endpoint::address);
+    pub(super) fn choose(&self, wanted: &EndpointFilter) -> SelectedEndpoints {
+        let addresses = || self.0.values().flat_map(Slice::endpoints).filter_map(SliceEndpoint::address);
         let v6 = if addresses().any(|ip| ip.is_ipv6() == wanted.prefer_v6) {
             wanted.prefer_v6
         } else {
@@ -100,9 +100,9 @@ impl Slices {
                 slice.ports().iter().filter_map(|own| matching(own, &wanted.service.port)).collect();
             for endpoint in slice.endpoints() {
                 let set = match endpoint.state() {
-                    State::Ready => &mut ready,
-                    State::Ending => &mut ending,
-                    State::Out => continue,
+                    EndpointReadiness::Ready => &mut ready,
+                    EndpointReadiness::Ending => &mut ending,
+                    EndpointReadiness::Out => continue,
                 };
                 let Some(ip) = endpoint.address().filter(|ip| ip.is_ipv6() == v6) else { continue };
                 usable += 1;
@@ -129,7 +129,7 @@ impl Slices {
             None
         };
         let host = wanted.service.host();
-        let found = |(address, endpoint): (SocketAddr, &Endpoint)| Found {
+        let found = |(address, endpoint): (SocketAddr, &SliceEndpoint)| DiscoveredAddress {
             address,
             name: host.clone(),
             host: host.clone(),
@@ -137,12 +137,13 @@ impl Slices {
             priority: 0,
             zone: endpoint.zone_for(wanted.zone.as_deref()).map(Into::into),
         };
-        Chosen { found: used.into_iter().map(found).collect(), trouble }
+        SelectedEndpoints { found: used.into_iter().map(found).collect(), trouble }
     }
 
     fn no_such_port(&self, wanted: &KubernetesPort) -> String {
         let ports = self.0.values().flat_map(Slice::ports);
-        let known: BTreeSet<String> = ports.filter(|port| port.is_tcp()).filter_map(Port::describe).collect();
+        let known: BTreeSet<String> =
+            ports.filter(|port| port.is_tcp()).filter_map(SlicePort::describe).collect();
         let known: Vec<String> = known.into_iter().take(8).collect();
         let known = if known.is_empty() { "no TCP port".to_owned() } else { known.join(", ") };
         match wanted {
@@ -157,7 +158,7 @@ impl Slices {
 }
 
 /// The number that is called, if this is the port that the config means.
-fn matching(own: &Port, wanted: &KubernetesPort) -> Option<u16> {
+fn matching(own: &SlicePort, wanted: &KubernetesPort) -> Option<u16> {
     let port = own.number.filter(|port| *port > 0 && own.is_tcp())?;
     let same = match wanted {
         KubernetesPort::Number(number) => port == *number,
@@ -191,7 +192,7 @@ mod tests {
         serde_json::from_str(text).unwrap()
     }
 
-    fn chosen(slices: &[&str], port: KubernetesPort, zone: Option<&str>) -> Chosen {
+    fn chosen(slices: &[&str], port: KubernetesPort, zone: Option<&str>) -> SelectedEndpoints {
         let mut all = Slices::default();
         all.replace(slices.iter().map(|text| slice(text)).collect(), &[]).unwrap();
         let service = KubernetesService { name: "orders".into(), namespace: "shop".into(), port };
@@ -339,7 +340,7 @@ mod tests {
     fn more_endpoints_than_any_service_has_are_refused() {
         let endpoints = vec![r#"{"addresses":["10.0.0.1"]}"#; 1000].join(",");
         let mut all = Slices::default();
-        for n in 0..MOST_ENDPOINTS / 1000 {
+        for n in 0..MAX_ENDPOINTS / 1000 {
             all.set(slice(&of(&n.to_string(), &endpoints))).unwrap();
         }
         assert!(all.set(slice(&of("more", &endpoints))).is_err());

@@ -6,7 +6,7 @@ use attache_config::model::{Dns, DnsFamily};
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 
 use super::{
-    dns_server::{DnsServer, Reply, alias, ip_record, srv},
+    dns_server::{DnsReply, DnsServer, alias, ip_record, srv},
     *,
 };
 
@@ -26,11 +26,11 @@ fn resolver(dns: &Dns) -> Resolver {
     Resolver::with(dns, "/nonexistent/hosts".as_ref(), |_| true).unwrap()
 }
 
-async fn look_up(dns: &Dns, host: &str) -> Result<Answer, Failure> {
+async fn look_up(dns: &Dns, host: &str) -> Result<LookupAnswer, LookupError> {
     resolver(dns).lookup(&dns_name(host)).await
 }
 
-fn addresses(answer: &Answer) -> Vec<String> {
+fn addresses(answer: &LookupAnswer) -> Vec<String> {
     answer.found.iter().map(|found| found.address.to_string()).collect()
 }
 
@@ -42,7 +42,7 @@ async fn every_address_is_found_with_the_least_ttl_of_the_chain() {
         ip_record("lb.shop.test", 20, "10.0.0.1"),
         ip_record("lb.shop.test", 60, "10.0.0.2"),
     ];
-    server.set("www.shop.test", RecordType::A, Reply::Records(chain));
+    server.set("www.shop.test", RecordType::A, DnsReply::Records(chain));
     let answer = look_up(&dns(&[server.address]), "www.shop.test").await.unwrap();
     assert_eq!(addresses(&answer), ["10.0.0.1:80", "10.0.0.2:80"]);
     assert_eq!((answer.ttl, &*answer.found[0].host), (Duration::from_secs(20), "www.shop.test"));
@@ -54,7 +54,7 @@ async fn an_alias_whose_target_is_not_in_the_answer_is_followed() {
     server.set(
         "www.shop.test",
         RecordType::A,
-        Reply::Records(vec![alias("www.shop.test", 30, "lb.shop.test")]),
+        DnsReply::Records(vec![alias("www.shop.test", 30, "lb.shop.test")]),
     );
     server.a("lb.shop.test", 60, &["10.0.0.1"]);
     let answer = look_up(&dns(&[server.address]), "www.shop.test.").await.unwrap();
@@ -70,7 +70,7 @@ async fn nothing_is_cached_between_look_ups() {
     assert_eq!(addresses(&resolver.lookup(&dns_name("orders.test")).await.unwrap()), ["10.0.0.1:80"]);
     server.a("orders.test", 3600, &["10.0.0.2"]);
     assert_eq!(addresses(&resolver.lookup(&dns_name("orders.test")).await.unwrap()), ["10.0.0.2:80"]);
-    server.set("orders.test", RecordType::A, Reply::Code(ResponseCode::NXDomain));
+    server.set("orders.test", RecordType::A, DnsReply::Code(ResponseCode::NXDomain));
     assert_eq!(resolver.lookup(&dns_name("orders.test")).await.unwrap_err().reason, Reason::DnsNxdomain);
     server.a("orders.test", 3600, &["10.0.0.3"]);
     assert_eq!(addresses(&resolver.lookup(&dns_name("orders.test")).await.unwrap()), ["10.0.0.3:80"]);
@@ -79,10 +79,10 @@ async fn nothing_is_cached_between_look_ups() {
 #[tokio::test]
 async fn failures_are_told_apart() {
     let server = DnsServer::start().await;
-    server.set("empty.test", RecordType::TXT, Reply::Silence);
-    server.set("servfail.test", RecordType::A, Reply::Code(ResponseCode::ServFail));
-    server.set("refused.test", RecordType::A, Reply::Code(ResponseCode::Refused));
-    server.set("silent.test", RecordType::A, Reply::Silence);
+    server.set("empty.test", RecordType::TXT, DnsReply::Silence);
+    server.set("servfail.test", RecordType::A, DnsReply::Code(ResponseCode::ServFail));
+    server.set("refused.test", RecordType::A, DnsReply::Code(ResponseCode::Refused));
+    server.set("silent.test", RecordType::A, DnsReply::Silence);
     let dns = dns(&[server.address]);
     let impatient = Dns { timeout: Duration::from_millis(300), ..dns.clone() };
     for (name, reason) in [
@@ -104,8 +104,8 @@ async fn failures_are_told_apart() {
 #[tokio::test]
 async fn a_failure_says_what_the_server_answered() {
     let server = DnsServer::start().await;
-    server.set("down.test", RecordType::A, Reply::Code(ResponseCode::ServFail));
-    server.set("silent.test", RecordType::A, Reply::Silence);
+    server.set("down.test", RecordType::A, DnsReply::Code(ResponseCode::ServFail));
+    server.set("silent.test", RecordType::A, DnsReply::Silence);
     let (at, closed) = (server.address, SocketAddr::from(([127, 0, 0, 1], closed_port().await)));
     for (server, name, detail) in [
         (at, "down.test.", format!("SERVFAIL from {at} for down.test. A")),
@@ -146,12 +146,12 @@ async fn a_record_of_another_name_is_no_answer() {
         ip_record("more.evil.test", 30, "10.9.9.8"),
         ip_record("lb.shop.test", 60, "10.0.0.1"),
     ];
-    server.set("www.shop.test", RecordType::A, Reply::Records(records));
+    server.set("www.shop.test", RecordType::A, DnsReply::Records(records));
     let answer = look_up(&dns(&[server.address]), "www.shop.test.").await.unwrap();
     assert_eq!((addresses(&answer), answer.ttl), (vec!["10.0.0.1:80".to_owned()], Duration::from_mins(1)));
 
     let foreign = vec![ip_record("evil.test", 30, "10.9.9.9")];
-    server.set("api.shop.test", RecordType::A, Reply::Records(foreign));
+    server.set("api.shop.test", RecordType::A, DnsReply::Records(foreign));
     assert_eq!(
         look_up(&dns(&[server.address]), "api.shop.test.").await.unwrap_err().reason,
         Reason::DnsFailed
@@ -159,9 +159,9 @@ async fn a_record_of_another_name_is_no_answer() {
 
     // A record of another service is no answer either.
     let foreign = vec![srv("_x._tcp.evil.test", 30, (1, 1, 80), "lb.shop.test")];
-    server.set("_x._tcp.shop.test", RecordType::SRV, Reply::Records(foreign));
+    server.set("_x._tcp.shop.test", RecordType::SRV, DnsReply::Records(foreign));
     let resolver = resolver(&dns(&[server.address]));
-    let service = Target::Srv { name: "_x._tcp.shop.test.".into() };
+    let service = EndpointTarget::Srv { name: "_x._tcp.shop.test.".into() };
     assert!(resolver.lookup(&service).await.is_err());
 }
 
@@ -169,7 +169,7 @@ async fn a_record_of_another_name_is_no_answer() {
 async fn a_truncated_answer_is_asked_for_again_over_tcp() {
     let server = DnsServer::start().await;
     let many: Vec<_> = (1..=200).map(|n| ip_record("many.test", 30, &format!("10.0.1.{n}"))).collect();
-    server.set("many.test", RecordType::A, Reply::Truncated(many));
+    server.set("many.test", RecordType::A, DnsReply::Truncated(many));
     assert_eq!(look_up(&dns(&[server.address]), "many.test.").await.unwrap().found.len(), 200);
     assert_eq!(server.asked(), ["many.test A udp", "many.test A tcp"]);
 }
@@ -178,7 +178,7 @@ async fn a_truncated_answer_is_asked_for_again_over_tcp() {
 async fn the_next_server_is_asked_after_servfail_and_then_remembered() {
     let (bad, good) = (DnsServer::start().await, DnsServer::start().await);
     good.a("orders.test", 30, &["10.0.0.1"]);
-    bad.set("orders.test", RecordType::A, Reply::Code(ResponseCode::ServFail));
+    bad.set("orders.test", RecordType::A, DnsReply::Code(ResponseCode::ServFail));
     let resolver = resolver(&dns(&[bad.address, good.address]));
     assert!(resolver.lookup(&dns_name("orders.test.")).await.is_ok());
     assert_eq!(bad.asked().len(), 1);
@@ -190,7 +190,7 @@ async fn the_next_server_is_asked_after_servfail_and_then_remembered() {
 async fn the_next_server_is_asked_after_silence() {
     let (silent, good) = (DnsServer::start().await, DnsServer::start().await);
     good.a("orders.test", 30, &["10.0.0.1"]);
-    silent.set("orders.test", RecordType::A, Reply::Silence);
+    silent.set("orders.test", RecordType::A, DnsReply::Silence);
     let dns =
         Dns { timeout: Duration::from_millis(300), attempts: 50, ..dns(&[silent.address, good.address]) };
     assert!(look_up(&dns, "orders.test.").await.is_ok());
@@ -227,7 +227,7 @@ async fn search_domains_and_ndots_work_as_in_a_pod() {
 
     // After SERVFAIL below a search domain the next name is tried. If nothing is found, SERVFAIL is reported rather
     // than NXDOMAIN.
-    let fail = Reply::Code(ResponseCode::ServFail);
+    let fail = DnsReply::Code(ResponseCode::ServFail);
     server.set("billing.shop.svc.cluster.local", RecordType::A, fail.clone());
     assert_eq!(look_up(&dns, "billing").await.unwrap_err().reason, Reason::DnsFailed);
     server.a("billing.svc.cluster.local", 30, &["10.0.0.4"]);
@@ -239,7 +239,7 @@ async fn families_are_asked_for_as_configured() {
     let server = DnsServer::start().await;
     let both = |name: &str| {
         server.a(name, 30, &["10.0.0.1"]);
-        server.set(name, RecordType::AAAA, Reply::Records(vec![ip_record(name, 30, "2001:db8::1")]));
+        server.set(name, RecordType::AAAA, DnsReply::Records(vec![ip_record(name, 30, "2001:db8::1")]));
     };
     both("both.test");
     server.a("four.test", 30, &["10.0.0.4"]);
@@ -266,7 +266,7 @@ async fn families_are_asked_for_as_configured() {
 async fn one_family_that_fails_is_a_gap_and_not_a_failure() {
     let server = DnsServer::start().await;
     server.a("orders.test", 30, &["10.0.0.1"]);
-    server.set("orders.test", RecordType::AAAA, Reply::Code(ResponseCode::ServFail));
+    server.set("orders.test", RecordType::AAAA, DnsReply::Code(ResponseCode::ServFail));
     let dns = Dns { family: DnsFamily::Auto, ..dns(&[server.address]) };
     let answer = look_up(&dns, "orders.test.").await.unwrap();
     assert_eq!(addresses(&answer), ["10.0.0.1:80"]);
@@ -287,11 +287,11 @@ async fn srv_targets_come_from_additional_records_or_by_their_own_look_up() {
         srv(service, 60, (20, 0, 5435), "gone.db.test"),
     ];
     let more = vec![ip_record("pg-0.db.test", 40, "10.0.0.1")];
-    server.set(service, RecordType::SRV, Reply::With(records, more));
+    server.set(service, RecordType::SRV, DnsReply::With(records, more));
     server.a("pg-1.db.test", 30, &["10.0.0.2"]);
     server.a("pg-2.db.test", 50, &["10.0.0.3"]);
     let resolver = resolver(&dns(&[server.address]));
-    let answer = resolver.lookup(&Target::Srv { name: service.into() }).await.unwrap();
+    let answer = resolver.lookup(&EndpointTarget::Srv { name: service.into() }).await.unwrap();
     let found: Vec<_> = answer
         .found
         .iter()
@@ -315,12 +315,12 @@ async fn a_service_without_targets_is_a_failure() {
     server.set(
         "_x._tcp.none.test",
         RecordType::SRV,
-        Reply::Records(vec![srv("_x._tcp.none.test", 60, (0, 0, 0), ".")]),
+        DnsReply::Records(vec![srv("_x._tcp.none.test", 60, (0, 0, 0), ".")]),
     );
     server.set(
         "_x._tcp.lost.test",
         RecordType::SRV,
-        Reply::Records(vec![srv("_x._tcp.lost.test", 60, (0, 0, 1), "lost.test")]),
+        DnsReply::Records(vec![srv("_x._tcp.lost.test", 60, (0, 0, 1), "lost.test")]),
     );
     let resolver = resolver(&dns(&[server.address]));
     for (name, reason) in [
@@ -328,7 +328,7 @@ async fn a_service_without_targets_is_a_failure() {
         ("_x._tcp.lost.test", Reason::DnsNxdomain),
         ("_x._tcp.missing.test", Reason::DnsNxdomain),
     ] {
-        let failure = resolver.lookup(&Target::Srv { name: name.into() }).await.unwrap_err();
+        let failure = resolver.lookup(&EndpointTarget::Srv { name: name.into() }).await.unwrap_err();
         assert_eq!(failure.reason, reason, "{name}: {failure:?}");
     }
 }
@@ -410,7 +410,7 @@ async fn endpoints_follow_the_answers_of_a_real_server() {
     server.a("orders.test", 0, &["10.0.0.3", "10.0.0.2"]);
     until(&|| labels(&shared) == ["10.0.0.2:80", "10.0.0.3:80"]).await;
     assert!(Arc::ptr_eq(&kept, &shared.endpoints.load().endpoints[0]));
-    server.set("orders.test", RecordType::A, Reply::Code(ResponseCode::NXDomain));
+    server.set("orders.test", RecordType::A, DnsReply::Code(ResponseCode::NXDomain));
     until(&|| shared.endpoints.load().failure == Some(Reason::DnsNxdomain)).await;
     assert_eq!(shared.endpoints.load().usable(), 2, "the last good answer serves");
     server.a("orders.test", 60, &["10.0.0.3"]);

@@ -21,7 +21,7 @@ use tokio::{
 
 /// The answer to one query.
 #[derive(Clone)]
-pub(super) enum Reply {
+pub(super) enum DnsReply {
     Records(Vec<Record>),
     /// Answers, then additional records.
     With(Vec<Record>, Vec<Record>),
@@ -33,7 +33,7 @@ pub(super) enum Reply {
 
 #[derive(Clone, Default)]
 struct Zone {
-    replies: Arc<Mutex<HashMap<(String, RecordType), Reply>>>,
+    replies: Arc<Mutex<HashMap<(String, RecordType), DnsReply>>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -82,7 +82,7 @@ impl DnsServer {
         Self { address, zone, _tasks: tasks }
     }
 
-    pub(super) fn set(&self, name: &str, kind: RecordType, reply: Reply) {
+    pub(super) fn set(&self, name: &str, kind: RecordType, reply: DnsReply) {
         self.zone.replies.lock().unwrap().insert((name.into(), kind), reply);
     }
 
@@ -91,7 +91,7 @@ impl DnsServer {
         self.set(
             name,
             RecordType::A,
-            Reply::Records(addresses.iter().map(|ip| ip_record(name, ttl, ip)).collect()),
+            DnsReply::Records(addresses.iter().map(|ip| ip_record(name, ttl, ip)).collect()),
         );
     }
 
@@ -139,15 +139,15 @@ impl Zone {
         let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
         reply.add_query(question);
         match replies.get(&(text.clone(), kind)) {
-            Some(Reply::Silence) => return None,
-            Some(Reply::Records(records)) => reply.insert_answers(records.clone()),
-            Some(Reply::With(records, more)) => {
+            Some(DnsReply::Silence) => return None,
+            Some(DnsReply::Records(records)) => reply.insert_answers(records.clone()),
+            Some(DnsReply::With(records, more)) => {
                 reply.insert_answers(records.clone());
                 reply.insert_additionals(more.clone());
             }
-            Some(Reply::Code(code)) => reply.metadata.response_code = *code,
-            Some(Reply::Truncated(records)) if tcp => reply.insert_answers(records.clone()),
-            Some(Reply::Truncated(_)) => reply.metadata.truncation = true,
+            Some(DnsReply::Code(code)) => reply.metadata.response_code = *code,
+            Some(DnsReply::Truncated(records)) if tcp => reply.insert_answers(records.clone()),
+            Some(DnsReply::Truncated(_)) => reply.metadata.truncation = true,
             None if replies.keys().any(|(known, _)| *known == text) => {}
             None => reply.metadata.response_code = ResponseCode::NXDomain,
         }

@@ -9,28 +9,31 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{Address, EndpointSource, Target, Upstream};
+use attache_config::model::{Address, EndpointSource, EndpointTarget, Upstream};
 use attache_telemetry::Reason;
 use tokio::time::Instant;
 
 use super::*;
-use crate::{Shared, test_support::upstream};
+use crate::{SharedUpstream, test_support::upstream};
 
 /// A scripted look-up: it gives the answers in turn, and then repeats the last one. It records when it was asked for
 /// what.
-struct Script {
-    answers: Mutex<VecDeque<Result<Answer, Failure>>>,
-    asked: Mutex<Vec<(Duration, Target)>>,
+struct ScriptedLookup {
+    answers: Mutex<VecDeque<Result<LookupAnswer, LookupError>>>,
+    asked: Mutex<Vec<(Duration, EndpointTarget)>>,
     began: Instant,
     takes: Duration,
 }
 
-impl Script {
-    fn new(answers: impl IntoIterator<Item = Result<Answer, Failure>>) -> Arc<Self> {
+impl ScriptedLookup {
+    fn new(answers: impl IntoIterator<Item = Result<LookupAnswer, LookupError>>) -> Arc<Self> {
         Self::slow(Duration::ZERO, answers)
     }
 
-    fn slow(takes: Duration, answers: impl IntoIterator<Item = Result<Answer, Failure>>) -> Arc<Self> {
+    fn slow(
+        takes: Duration,
+        answers: impl IntoIterator<Item = Result<LookupAnswer, LookupError>>,
+    ) -> Arc<Self> {
         let answers = Mutex::new(answers.into_iter().collect());
         Arc::new(Self { answers, asked: Mutex::default(), began: Instant::now(), takes })
     }
@@ -41,8 +44,8 @@ impl Script {
     }
 }
 
-impl Lookup for Script {
-    async fn lookup(&self, target: &Target) -> Result<Answer, Failure> {
+impl Lookup for ScriptedLookup {
+    async fn lookup(&self, target: &EndpointTarget) -> Result<LookupAnswer, LookupError> {
         self.asked.lock().unwrap().push((self.began.elapsed(), target.clone()));
         tokio::time::sleep(self.takes).await;
         let mut answers = self.answers.lock().unwrap();
@@ -51,8 +54,8 @@ impl Lookup for Script {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "it stands beside `bad` in lists of results")]
-fn good(ttl: u64, addresses: &[&str]) -> Result<Answer, Failure> {
-    let found = |address: &&str| Found {
+fn good(ttl: u64, addresses: &[&str]) -> Result<LookupAnswer, LookupError> {
+    let found = |address: &&str| DiscoveredAddress {
         address: format!("{address}:80").parse().unwrap(),
         name: "orders".into(),
         host: "orders".into(),
@@ -61,31 +64,34 @@ fn good(ttl: u64, addresses: &[&str]) -> Result<Answer, Failure> {
         zone: None,
     };
     let found = addresses.iter().map(found).collect();
-    Ok(Answer { found, ttl: Duration::from_secs(ttl), gaps: Vec::new() })
+    Ok(LookupAnswer { found, ttl: Duration::from_secs(ttl), gaps: Vec::new() })
 }
 
-fn bad(reason: Reason) -> Result<Answer, Failure> {
-    Err(Failure::new(reason, "by script"))
+fn bad(reason: Reason) -> Result<LookupAnswer, LookupError> {
+    Err(LookupError::new(reason, "by script"))
 }
 
-fn source(target: Target) -> EndpointSource {
+fn source(target: EndpointTarget) -> EndpointSource {
     EndpointSource::new(target)
 }
 
-fn dns_name(host: &str) -> Target {
-    Target::Dns { host: host.into(), port: 80 }
+fn dns_name(host: &str) -> EndpointTarget {
+    EndpointTarget::Dns { host: host.into(), port: 80 }
 }
 
-fn shared_of(sources: Vec<EndpointSource>) -> Arc<Shared> {
-    Arc::new(Shared::new(Arc::new(Upstream { address: Address::Endpoints(sources), ..upstream("orders") })))
+fn shared_of(sources: Vec<EndpointSource>) -> Arc<SharedUpstream> {
+    Arc::new(SharedUpstream::new(Arc::new(Upstream {
+        address: Address::Endpoints(sources),
+        ..upstream("orders")
+    })))
 }
 
 /// `LABEL weight/priority` of every endpoint.
-fn listed(shared: &Shared) -> Vec<String> {
+fn listed(shared: &SharedUpstream) -> Vec<String> {
     let set = shared.endpoints.load();
     set.endpoints.iter().map(|e| format!("{} {}/{}", e.label, e.weight(), e.priority())).collect()
 }
 
-fn labels(shared: &Shared) -> Vec<String> {
+fn labels(shared: &SharedUpstream) -> Vec<String> {
     shared.endpoints.load().endpoints.iter().map(|e| e.label.to_string()).collect()
 }

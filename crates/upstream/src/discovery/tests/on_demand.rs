@@ -14,7 +14,7 @@ fn metadata_denied() -> Vec<AddressMatch> {
 
 #[tokio::test(start_paused = true)]
 async fn simultaneous_requests_for_a_name_share_one_look_up() {
-    let script = Script::slow(Duration::from_secs(1), [good(60, &["10.0.0.1"])]);
+    let script = ScriptedLookup::slow(Duration::from_secs(1), [good(60, &["10.0.0.1"])]);
     let on_demand = OnDemand::start(forward(10, vec![]), script.clone(), &Dns::default());
     let (one, other) = (on_demand.hosts(), on_demand.hosts());
     let (a, b, c) =
@@ -31,7 +31,7 @@ async fn simultaneous_requests_for_a_name_share_one_look_up() {
 
 #[tokio::test(start_paused = true)]
 async fn an_address_needs_no_look_up() {
-    let script = Script::new([bad(Reason::DnsTimeout)]);
+    let script = ScriptedLookup::new([bad(Reason::DnsTimeout)]);
     let on_demand = OnDemand::start(forward(10, metadata_denied()), script.clone(), &Dns::default());
     let hosts = on_demand.hosts();
     assert_eq!(labels(&hosts.get("10.0.0.7", 8080, None).await.unwrap()), ["10.0.0.7:8080"]);
@@ -48,18 +48,18 @@ async fn an_address_needs_no_look_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_name_that_leads_to_a_denied_address_is_denied_at_first_and_at_every_refresh() {
-    let script = Script::new([good(60, &["169.254.169.254"])]);
+    let script = ScriptedLookup::new([good(60, &["169.254.169.254"])]);
     let on_demand = OnDemand::start(forward(10, metadata_denied()), script, &Dns::default());
     assert_eq!(on_demand.hosts().get("evil", 80, None).await.unwrap_err().reason, Reason::DeniedDestination);
 
-    let script = Script::new([good(60, &["10.0.0.1"]), good(60, &["169.254.169.254"])]);
+    let script = ScriptedLookup::new([good(60, &["10.0.0.1"]), good(60, &["169.254.169.254"])]);
     let on_demand = OnDemand::start(forward(10, metadata_denied()), script, &Dns::default());
     let shared = on_demand.hosts().get("evil", 80, None).await.unwrap();
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert_eq!(labels(&shared), ["10.0.0.1:80"], "rebound: the checked address stays");
     assert_eq!(shared.endpoints.load().failure, Some(Reason::DeniedDestination));
 
-    let script = Script::new([good(60, &["169.254.169.254", "10.0.0.1"])]);
+    let script = ScriptedLookup::new([good(60, &["169.254.169.254", "10.0.0.1"])]);
     let on_demand = OnDemand::start(forward(10, metadata_denied()), script, &Dns::default());
     let shared = on_demand.hosts().get("mixed", 80, None).await.unwrap();
     assert_eq!(labels(&shared), ["10.0.0.1:80"]);
@@ -67,7 +67,7 @@ async fn a_name_that_leads_to_a_denied_address_is_denied_at_first_and_at_every_r
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_look_up_is_remembered_for_the_retry_interval() {
-    let script = Script::new([bad(Reason::DnsNxdomain), good(60, &["10.0.0.1"])]);
+    let script = ScriptedLookup::new([bad(Reason::DnsNxdomain), good(60, &["10.0.0.1"])]);
     let on_demand = OnDemand::start(forward(10, vec![]), script.clone(), &Dns::default());
     let hosts = on_demand.hosts();
     assert_eq!(hosts.get("orders", 80, None).await.unwrap_err().reason, Reason::DnsNxdomain);
@@ -80,7 +80,7 @@ async fn a_failed_look_up_is_remembered_for_the_retry_interval() {
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_ends_the_wait_but_not_the_look_up() {
-    let script = Script::slow(Duration::from_secs(4), [good(60, &["10.0.0.1"])]);
+    let script = ScriptedLookup::slow(Duration::from_secs(4), [good(60, &["10.0.0.1"])]);
     let on_demand = OnDemand::start(forward(10, vec![]), script.clone(), &Dns::default());
     let hosts = on_demand.hosts();
     let before = Instant::now();
@@ -95,7 +95,7 @@ async fn the_deadline_ends_the_wait_but_not_the_look_up() {
 
 #[tokio::test(start_paused = true)]
 async fn above_max_hosts_the_least_recently_used_goes() {
-    let script = Script::new([good(60, &["10.0.0.1"])]);
+    let script = ScriptedLookup::new([good(60, &["10.0.0.1"])]);
     let on_demand = OnDemand::start(forward(2, vec![]), script, &Dns::default());
     let hosts = on_demand.hosts();
     let a = hosts.get("a", 80, None).await.unwrap();
@@ -114,7 +114,7 @@ async fn above_max_hosts_the_least_recently_used_goes() {
 
 #[tokio::test(start_paused = true)]
 async fn when_every_host_is_being_looked_up_the_next_is_refused() {
-    let script = Script::slow(Duration::from_secs(5), [good(60, &["10.0.0.1"])]);
+    let script = ScriptedLookup::slow(Duration::from_secs(5), [good(60, &["10.0.0.1"])]);
     let on_demand = OnDemand::start(forward(1, vec![]), script, &Dns::default());
     let hosts = on_demand.hosts();
     let (a, b) = tokio::join!(hosts.get("a", 80, None), hosts.get("b", 80, None));
@@ -124,7 +124,7 @@ async fn when_every_host_is_being_looked_up_the_next_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unused_host_is_dropped_and_its_refresh_ends() {
-    let script = Script::new([good(10, &["10.0.0.1"])]);
+    let script = ScriptedLookup::new([good(10, &["10.0.0.1"])]);
     let on_demand = OnDemand::start(forward(10, vec![]), script.clone(), &Dns::default());
     let hosts = on_demand.hosts();
     let shared = hosts.get("orders", 80, None).await.unwrap();
@@ -142,7 +142,7 @@ async fn an_unused_host_is_dropped_and_its_refresh_ends() {
 #[tokio::test(start_paused = true)]
 async fn after_the_end_of_the_control_thread_new_hosts_are_refused() {
     let on_demand =
-        OnDemand::start(forward(10, vec![]), Script::new([good(60, &["10.0.0.1"])]), &Dns::default());
+        OnDemand::start(forward(10, vec![]), ScriptedLookup::new([good(60, &["10.0.0.1"])]), &Dns::default());
     let hosts = on_demand.hosts();
     let known = hosts.get("a", 80, None).await.unwrap();
     drop(on_demand);

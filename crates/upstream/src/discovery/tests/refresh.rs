@@ -7,7 +7,7 @@ use super::*;
 use crate::discovery::merge::Merge;
 
 /// Runs one name's refresh without jitter until `seconds` have passed.
-async fn run(lookup: &Arc<Script>, seconds: u64) -> Arc<Shared> {
+async fn run(lookup: &Arc<ScriptedLookup>, seconds: u64) -> Arc<SharedUpstream> {
     let sources = vec![source(dns_name("orders"))];
     let shared = shared_of(sources.clone());
     let _discovery = start_sources(shared.clone(), sources, lookup, &Schedule::new(&Dns::default()).exact());
@@ -17,7 +17,8 @@ async fn run(lookup: &Arc<Script>, seconds: u64) -> Arc<Shared> {
 
 #[tokio::test(start_paused = true)]
 async fn a_name_is_looked_up_again_when_its_ttl_ends_between_the_minimum_and_the_maximum() {
-    let script = Script::new([good(60, &["10.0.0.1"]), good(0, &["10.0.0.1"]), good(86400, &["10.0.0.2"])]);
+    let script =
+        ScriptedLookup::new([good(60, &["10.0.0.1"]), good(0, &["10.0.0.1"]), good(86400, &["10.0.0.2"])]);
     let shared = run(&script, 700).await;
     // 60 s, then the floor of 1 s, then the ceiling of 5 min.
     assert_eq!(script.asked_at(), [0, 60, 61, 361, 661]);
@@ -26,7 +27,7 @@ async fn a_name_is_looked_up_again_when_its_ttl_ends_between_the_minimum_and_the
 
 #[tokio::test(start_paused = true)]
 async fn failures_keep_the_last_good_answer_and_back_off_until_it_works_again() {
-    let script = Script::new([
+    let script = ScriptedLookup::new([
         good(10, &["10.0.0.1"]),
         bad(Reason::DnsTimeout),
         bad(Reason::DnsTimeout),
@@ -51,7 +52,8 @@ async fn failures_keep_the_last_good_answer_and_back_off_until_it_works_again() 
 async fn every_look_up_is_counted_by_its_outcome() {
     let metrics = attache_telemetry::Metrics::new();
     metrics.worker().install();
-    let script = Script::new([good(1, &["10.0.0.1"]), bad(Reason::DnsTimeout), good(1000, &["10.0.0.1"])]);
+    let script =
+        ScriptedLookup::new([good(1, &["10.0.0.1"]), bad(Reason::DnsTimeout), good(1000, &["10.0.0.1"])]);
     let shared = run(&script, 10).await;
     let page = metrics.render();
     for (outcome, count) in [("ok", 2), ("dns-timeout", 1)] {
@@ -75,7 +77,8 @@ async fn back_off_ends_at_the_ceiling_and_starts_anew_after_a_good_answer() {
 async fn ready_waits_for_the_first_look_up_of_every_source_whatever_its_result() {
     let sources = vec![source(dns_name("a")), source(dns_name("b"))];
     let shared = shared_of(sources);
-    let script = Script::slow(Duration::from_secs(3), [bad(Reason::DnsTimeout), good(60, &["10.0.0.1"])]);
+    let script =
+        ScriptedLookup::slow(Duration::from_secs(3), [bad(Reason::DnsTimeout), good(60, &["10.0.0.1"])]);
     let discovery = start(shared.clone(), script.clone(), &Dns::default());
     let before = Instant::now();
     discovery.ready().await;
@@ -86,10 +89,12 @@ async fn ready_waits_for_the_first_look_up_of_every_source_whatever_its_result()
 
 #[tokio::test(start_paused = true)]
 async fn fixed_addresses_are_there_at_once_and_ready() {
-    let sources =
-        vec![source(Target::Ip("10.0.0.9:1".parse().unwrap())), source(Target::Unix("/run/x".into()))];
+    let sources = vec![
+        source(EndpointTarget::Ip("10.0.0.9:1".parse().unwrap())),
+        source(EndpointTarget::Unix("/run/x".into())),
+    ];
     let shared = shared_of(sources);
-    let script = Script::new([bad(Reason::DnsTimeout)]);
+    let script = ScriptedLookup::new([bad(Reason::DnsTimeout)]);
     let discovery = start(shared.clone(), script.clone(), &Dns::default());
     assert_eq!(labels(&shared), ["10.0.0.9:1", "unix:/run/x"]);
     discovery.ready().await;
@@ -98,7 +103,7 @@ async fn fixed_addresses_are_there_at_once_and_ready() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_handle_ends_the_refresh_and_leaves_the_endpoints() {
-    let script = Script::new([good(1, &["10.0.0.1"])]);
+    let script = ScriptedLookup::new([good(1, &["10.0.0.1"])]);
     let shared = run(&script, 10).await;
     let asked = script.asked_at().len();
     tokio::time::sleep(Duration::from_secs(100)).await;
@@ -108,17 +113,23 @@ async fn dropping_the_handle_ends_the_refresh_and_leaves_the_endpoints() {
 
 #[tokio::test(start_paused = true)]
 async fn a_family_that_could_not_be_asked_keeps_its_addresses_and_is_asked_again_soon() {
-    let gap = |answer: Result<Answer, Failure>| {
-        let failure = Failure::new(Reason::DnsTimeout, "no AAAA");
-        answer.map(|a| Answer { gaps: vec![Gap { name: "orders".into(), v6: Some(true), failure }], ..a })
+    let gap = |answer: Result<LookupAnswer, LookupError>| {
+        let failure = LookupError::new(Reason::DnsTimeout, "no AAAA");
+        answer.map(|a| LookupAnswer {
+            gaps: vec![LookupGap { name: "orders".into(), v6: Some(true), failure }],
+            ..a
+        })
     };
-    let script = Script::new([good(100, &["10.0.0.1", "[::1]"]), gap(good(100, &["10.0.0.2"]))]);
+    let script = ScriptedLookup::new([good(100, &["10.0.0.1", "[::1]"]), gap(good(100, &["10.0.0.2"]))]);
     let shared = run(&script, 104).await;
     assert_eq!(labels(&shared), ["10.0.0.2:80", "[::1]:80"]);
     assert_eq!(script.asked_at(), [0, 100, 101, 103]);
 }
 
-fn merge_of(sources: Vec<EndpointSource>, answers: Vec<Result<Answer, Failure>>) -> Arc<Shared> {
+fn merge_of(
+    sources: Vec<EndpointSource>,
+    answers: Vec<Result<LookupAnswer, LookupError>>,
+) -> Arc<SharedUpstream> {
     let shared = shared_of(sources.clone());
     let mut merge = Merge::new(shared.clone(), sources);
     for (at, answer) in answers.into_iter().enumerate() {
@@ -144,8 +155,8 @@ async fn srv_priorities_rank_within_their_source_and_weights_multiply() {
     for (found, (priority, weight)) in answer.found.iter_mut().zip([(20, 0), (10, 5), (10, 1)]) {
         (found.priority, found.weight) = (priority, weight);
     }
-    let srv = EndpointSource { weight: 2, ..source(Target::Srv { name: "_x._tcp.orders".into() }) };
-    let backup = EndpointSource { priority: 3, ..source(Target::Ip("10.0.0.9:80".parse().unwrap())) };
+    let srv = EndpointSource { weight: 2, ..source(EndpointTarget::Srv { name: "_x._tcp.orders".into() }) };
+    let backup = EndpointSource { priority: 3, ..source(EndpointTarget::Ip("10.0.0.9:80".parse().unwrap())) };
     let shared = merge_of(vec![srv, backup], vec![Ok(answer)]);
     assert_eq!(
         listed(&shared),
@@ -158,7 +169,7 @@ async fn endpoints_of_before_a_reload_stay_until_every_source_has_answered() {
     let sources = vec![source(dns_name("a")), source(dns_name("b"))];
     let old = shared_of(sources.clone());
     old.replace_endpoints(vec![crate::test_support::spec(1), crate::test_support::spec(2)], None);
-    let new = Arc::new(Shared::inherit_from(old.config.clone(), &old));
+    let new = Arc::new(SharedUpstream::inherit_from(old.config.clone(), &old));
     let mut merge = Merge::new(new.clone(), sources);
     merge.publish();
     merge.take(0, good(1, &["10.0.0.3"]));
@@ -202,7 +213,7 @@ async fn a_longer_retry_interval_and_a_lower_ceiling_hold_for_failures_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_name_is_looked_up_at_once_if_none_of_its_endpoints_can_be_reached() {
-    let script = Script::new([good(60, &["10.0.0.1"]), good(60, &["10.0.0.2"])]);
+    let script = ScriptedLookup::new([good(60, &["10.0.0.1"]), good(60, &["10.0.0.2"])]);
     let shared = run(&script, 30).await;
     assert_eq!(script.asked_at(), [0]);
     let sources = vec![source(dns_name("orders"))];
@@ -219,7 +230,7 @@ async fn a_name_is_looked_up_at_once_if_none_of_its_endpoints_can_be_reached() {
 
 #[tokio::test(start_paused = true)]
 async fn while_the_first_look_up_runs_the_reason_says_so() {
-    let script = Script::slow(Duration::from_secs(3), [bad(Reason::DnsNxdomain)]);
+    let script = ScriptedLookup::slow(Duration::from_secs(3), [bad(Reason::DnsNxdomain)]);
     let shared = run(&script, 1).await;
     assert_eq!(shared.endpoints.load().failure, Some(Reason::DnsPending));
     let sources = vec![source(dns_name("orders"))];

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 
 use super::EjectionGuard;
 use crate::{
-    Endpoint, Shared,
-    circuit::{Admitted, Circuit, Ticket},
+    Endpoint, SharedUpstream,
+    circuit::{AdmittedCall, Circuit, Ticket},
 };
 
 /// The endpoint's breaker holds the call back.
@@ -31,12 +31,15 @@ use crate::{
 pub(crate) struct BreakerOpen;
 
 /// Asks the endpoint's breaker; `None` if it has none.
-pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admitted>, BreakerOpen> {
+pub(crate) fn admit(
+    shared: &SharedUpstream,
+    endpoint: &Endpoint,
+) -> Result<Option<AdmittedCall>, BreakerOpen> {
     if shared.config.circuit_breaker.endpoint_failures.is_none() {
         return Ok(None);
     }
     let Some(circuit) = endpoint.circuit.load_full() else { return Ok(None) };
-    let Ok(admitted) = Admitted::by(&circuit) else {
+    let Ok(admitted) = AdmittedCall::by(&circuit) else {
         // The balancer didn't know that the breaker is open.
         if !endpoint.tripped.is_up() {
             endpoint.circuit_changed();
@@ -48,7 +51,7 @@ pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admit
 
 /// Counts how an admitted call ended.
 pub(crate) fn ended(
-    shared: &Shared,
+    shared: &SharedUpstream,
     endpoint: &Endpoint,
     circuit: &Circuit,
     ticket: &Ticket,
@@ -66,7 +69,7 @@ pub(crate) fn ended(
 }
 
 /// Whether enough other endpoints are in service.
-fn spare(shared: &Shared, endpoint: &Endpoint) -> bool {
+fn spare(shared: &SharedUpstream, endpoint: &Endpoint) -> bool {
     let set = shared.endpoints.load();
     let others = set.endpoints.iter().filter(|other| !std::ptr::eq(Arc::as_ptr(other), endpoint));
     let serving = others.filter(|other| other.in_service()).count() as f64;
@@ -76,7 +79,7 @@ fn spare(shared: &Shared, endpoint: &Endpoint) -> bool {
 }
 
 /// Half-opens the breakers whose open time has passed; returns when the next open time ends.
-pub(super) fn half_open(shared: &Shared, now: Instant) -> Option<Instant> {
+pub(super) fn half_open(shared: &SharedUpstream, now: Instant) -> Option<Instant> {
     shared.config.circuit_breaker.endpoint_failures.as_ref()?;
     let set = shared.endpoints.load();
     let tripped = set.endpoints.iter().filter(|endpoint| endpoint.tripped.is_up());

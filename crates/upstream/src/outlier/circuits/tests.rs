@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Balancer, Failure, Outcome,
-    circuit::Phase,
+    Balancer, EndpointFailure, Outcome,
+    circuit::BreakerState,
     outlier,
     status::EndpointState::{self, CircuitOpen, Healthy},
     test_support::{attempt, context, spec, upstream},
@@ -19,26 +19,26 @@ fn breaker() -> FailureBreaker {
     FailureBreaker { consecutive: 3, success_rate: 0.0, probes: 2, ..FailureBreaker::default() }
 }
 
-fn shared_of(endpoints: u16, config: FailureBreaker, panic_threshold: f64) -> Arc<Shared> {
+fn shared_of(endpoints: u16, config: FailureBreaker, panic_threshold: f64) -> Arc<SharedUpstream> {
     let circuit_breaker = CircuitBreaker { endpoint_failures: Some(config), ..CircuitBreaker::default() };
     let balance = Balance { panic_threshold, algorithm: Algorithm::RoundRobin, ..Balance::default() };
     let off = OutlierEjection { consecutive_5xx: 0, consecutive_local: 0, ..OutlierEjection::default() };
     let config = Upstream { circuit_breaker, balance, outlier_ejection: off, ..upstream("orders") };
-    let shared = Shared::new(Arc::new(config));
+    let shared = SharedUpstream::new(Arc::new(config));
     shared.replace_endpoints((1..=endpoints).map(spec).collect(), None);
     Arc::new(shared)
 }
 
-fn shared(endpoints: u16) -> Arc<Shared> {
+fn shared(endpoints: u16) -> Arc<SharedUpstream> {
     shared_of(endpoints, breaker(), 0.5)
 }
 
-fn endpoint(shared: &Shared, at: usize) -> Arc<Endpoint> {
+fn endpoint(shared: &SharedUpstream, at: usize) -> Arc<Endpoint> {
     shared.endpoints.load().endpoints[at].clone()
 }
 
 /// One call to this endpoint; false if its breaker held it back.
-fn call(shared: &Shared, at: usize, success: bool) -> bool {
+fn call(shared: &SharedUpstream, at: usize, success: bool) -> bool {
     let endpoint = endpoint(shared, at);
     let Ok(admitted) = admit(shared, &endpoint) else { return false };
     admitted
@@ -47,18 +47,18 @@ fn call(shared: &Shared, at: usize, success: bool) -> bool {
     true
 }
 
-fn fail(shared: &Shared, at: usize, times: u32) {
+fn fail(shared: &SharedUpstream, at: usize, times: u32) {
     for _ in 0..times {
         assert!(call(shared, at, false));
     }
 }
 
-fn state(shared: &Shared, at: usize) -> EndpointState {
+fn state(shared: &SharedUpstream, at: usize) -> EndpointState {
     endpoint(shared, at).state()
 }
 
 /// How often each endpoint is picked in 100 picks.
-fn picks(shared: &Shared, balancer: &mut Balancer) -> Vec<usize> {
+fn picks(shared: &SharedUpstream, balancer: &mut Balancer) -> Vec<usize> {
     let set = shared.endpoints.load_full();
     let mut counts = vec![0; set.endpoints.len()];
     for _ in 0..100 {
@@ -181,16 +181,16 @@ async fn a_dropped_call_is_a_failure_only_after_its_deadline() {
 async fn a_reload_that_takes_the_breaker_away_gives_the_endpoint_back() {
     let old = shared(4);
     fail(&old, 0, 3);
-    let kept = Shared::inherit_from(old.config.clone(), &old);
+    let kept = SharedUpstream::inherit_from(old.config.clone(), &old);
     assert_eq!(state(&kept, 0), EndpointState::CircuitOpen);
     let without = Upstream { circuit_breaker: CircuitBreaker::default(), ..(*old.config).clone() };
-    let new = Shared::inherit_from(Arc::new(without), &old);
+    let new = SharedUpstream::inherit_from(Arc::new(without), &old);
     assert_eq!(state(&new, 0), EndpointState::Healthy);
     assert!(matches!(admit(&new, &endpoint(&new, 0)), Ok(None)));
 }
 
 #[derive(Clone, Debug)]
-enum Op {
+enum CircuitOp {
     Begin(usize),
     End(usize, bool),
     GiveUp(usize),
@@ -199,14 +199,14 @@ enum Op {
     Wait(u16),
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn op() -> impl Strategy<Value = CircuitOp> {
     prop_oneof![
-        20 => (0..12usize).prop_map(Op::Begin),
-        20 => (0..64usize, prop::bool::weighted(0.2)).prop_map(|(index, success)| Op::End(index, success)),
-        2 => (0..64usize).prop_map(Op::GiveUp),
-        1 => (0..12usize, any::<bool>()).prop_map(|(index, healthy)| Op::Health(index, healthy)),
-        1 => (0..12usize).prop_map(Op::Eject),
-        2 => (0..3000u16).prop_map(Op::Wait),
+        20 => (0..12usize).prop_map(CircuitOp::Begin),
+        20 => (0..64usize, prop::bool::weighted(0.2)).prop_map(|(index, success)| CircuitOp::End(index, success)),
+        2 => (0..64usize).prop_map(CircuitOp::GiveUp),
+        1 => (0..12usize, any::<bool>()).prop_map(|(index, healthy)| CircuitOp::Health(index, healthy)),
+        1 => (0..12usize).prop_map(CircuitOp::Eject),
+        2 => (0..3000u16).prop_map(CircuitOp::Wait),
     ]
 }
 
@@ -225,32 +225,32 @@ proptest! {
             let shared = shared_of(endpoints, config, threshold);
             let set = shared.endpoints.load_full();
             let n = set.endpoints.len();
-            let mut running: Vec<(usize, Admitted)> = Vec::new();
+            let mut running: Vec<(usize, AdmittedCall)> = Vec::new();
             for op in ops {
                 let before: Vec<_> = set.endpoints.iter().map(|e| e.circuit.load_full().unwrap().phase()).collect();
                 match op {
-                    Op::Begin(at) => {
+                    CircuitOp::Begin(at) => {
                         let at = at % n;
                         if let Ok(Some(admitted)) = admit(&shared, &set.endpoints[at]) {
-                            prop_assert!(!matches!(before[at], Phase::Open(until) if until > Instant::now()));
+                            prop_assert!(!matches!(before[at], BreakerState::Open(until) if until > Instant::now()));
                             running.push((at, admitted));
                         }
                     }
-                    Op::End(index, success) if !running.is_empty() => {
+                    CircuitOp::End(index, success) if !running.is_empty() => {
                         let (at, admitted) = running.swap_remove(index % running.len());
                         admitted.end(|circuit, ticket| {
                             ended(&shared, &set.endpoints[at], circuit, ticket, success, Instant::now());
                         });
                     }
-                    Op::GiveUp(index) if !running.is_empty() => {
+                    CircuitOp::GiveUp(index) if !running.is_empty() => {
                         drop(running.swap_remove(index % running.len()));
                     }
-                    Op::Health(at, healthy) => drop(set.endpoints[at % n].set_healthy(healthy)),
-                    Op::Eject(at) => {
-                        let failed = Outcome::Failed(Failure::Answer(StatusCode::BAD_GATEWAY));
+                    CircuitOp::Health(at, healthy) => drop(set.endpoints[at % n].set_healthy(healthy)),
+                    CircuitOp::Eject(at) => {
+                        let failed = Outcome::Failed(EndpointFailure::Answer(StatusCode::BAD_GATEWAY));
                         outlier::report(&shared, &set.endpoints[at % n], failed, Instant::now());
                     }
-                    Op::Wait(millis) => {
+                    CircuitOp::Wait(millis) => {
                         tokio::time::advance(Duration::from_millis(millis.into())).await;
                         half_open(&shared, Instant::now());
                     }
@@ -258,7 +258,7 @@ proptest! {
                 }
                 for (at, endpoint) in set.endpoints.iter().enumerate() {
                     let circuit = endpoint.circuit.load_full().unwrap();
-                    let opened = before[at] == Phase::Closed && matches!(circuit.phase(), Phase::Open(_));
+                    let opened = before[at] == BreakerState::Closed && matches!(circuit.phase(), BreakerState::Open(_));
                     if opened {
                         let serving = set.endpoints.iter().filter(|e| e.in_service()).count();
                         prop_assert!(serving >= 1, "it took the last");

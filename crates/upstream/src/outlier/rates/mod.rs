@@ -21,23 +21,23 @@ use attache_telemetry::Reason;
 use tokio::time::Instant;
 
 use super::eject;
-use crate::{Endpoint, Shared};
+use crate::{Endpoint, SharedUpstream};
 
 /// A request was sent to the endpoint.
-pub(crate) fn begun(shared: &Shared, endpoint: &Endpoint) {
+pub(crate) fn begun(shared: &SharedUpstream, endpoint: &Endpoint) {
     if shared.ejections.rates.0.load(Relaxed) {
         endpoint.passive.rates.begun.fetch_add(1, Relaxed);
     }
 }
 
-pub(super) fn failed(shared: &Shared, endpoint: &Endpoint) {
+pub(super) fn failed(shared: &SharedUpstream, endpoint: &Endpoint) {
     if shared.ejections.rates.0.load(Relaxed) {
         endpoint.passive.rates.failed.fetch_add(1, Relaxed);
     }
 }
 
 /// Judges every `interval`, for as long as it is polled. [`super::run`] does.
-pub(super) async fn run(shared: &Shared) {
+pub(super) async fn run(shared: &SharedUpstream) {
     let config = &shared.config.outlier_ejection;
     if fewest(config).is_none() {
         return;
@@ -56,7 +56,7 @@ fn fewest(config: &OutlierEjection) -> Option<u32> {
 }
 
 /// One endpoint's interval.
-struct Sample<'a> {
+struct EndpointSample<'a> {
     endpoint: &'a Endpoint,
     begun: u32,
     /// 0 to 1.
@@ -64,7 +64,7 @@ struct Sample<'a> {
 }
 
 /// Judges the interval that ends now and begins the next.
-pub fn judge(shared: &Shared, now: Instant) {
+pub fn judge(shared: &SharedUpstream, now: Instant) {
     let config = &shared.config.outlier_ejection;
     let set = shared.endpoints.load();
     let enough = fewest(config).is_some_and(|fewest| set.endpoints.len() >= fewest as usize);
@@ -77,7 +77,7 @@ pub fn judge(shared: &Shared, now: Instant) {
             // An endpoint that came back in the middle is judged by its requests since then.
             let used = endpoint.usable() && begun > 0;
             let success = 1.0 - (f64::from(failed) / f64::from(begun.max(1))).min(1.0);
-            used.then_some(Sample { endpoint, begun, success })
+            used.then_some(EndpointSample { endpoint, begun, success })
         })
         .collect();
     // Counting begins with the next interval, so that the first counted interval is a whole one.
@@ -91,7 +91,12 @@ pub fn judge(shared: &Shared, now: Instant) {
     }
 }
 
-fn by_success_rate(shared: &Shared, rule: &SuccessRate, samples: &[Sample<'_>], now: Instant) {
+fn by_success_rate(
+    shared: &SharedUpstream,
+    rule: &SuccessRate,
+    samples: &[EndpointSample<'_>],
+    now: Instant,
+) {
     let compared = with_volume(samples, rule.request_volume);
     if compared.is_empty() || compared.len() < rule.minimum_hosts as usize {
         return;
@@ -103,7 +108,12 @@ fn by_success_rate(shared: &Shared, rule: &SuccessRate, samples: &[Sample<'_>], 
     }
 }
 
-fn by_failures(shared: &Shared, rule: &FailurePercentage, samples: &[Sample<'_>], now: Instant) {
+fn by_failures(
+    shared: &SharedUpstream,
+    rule: &FailurePercentage,
+    samples: &[EndpointSample<'_>],
+    now: Instant,
+) {
     let judged = with_volume(samples, rule.request_volume);
     if judged.len() < rule.minimum_hosts as usize {
         return;
@@ -114,7 +124,7 @@ fn by_failures(shared: &Shared, rule: &FailurePercentage, samples: &[Sample<'_>]
     }
 }
 
-fn with_volume<'a, 'b>(samples: &'a [Sample<'b>], volume: u32) -> Vec<&'a Sample<'b>> {
+fn with_volume<'a, 'b>(samples: &'a [EndpointSample<'b>], volume: u32) -> Vec<&'a EndpointSample<'b>> {
     samples.iter().filter(|sample| sample.begun >= volume).collect()
 }
 

@@ -6,23 +6,24 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Failure, Outcome, outlier,
+    EndpointFailure, Outcome, outlier,
     test_support::{attempt, context, spec, upstream},
 };
 
-const FAILED: Outcome = Outcome::Failed(Failure::Answer(StatusCode::INTERNAL_SERVER_ERROR));
+const FAILED: Outcome = Outcome::Failed(EndpointFailure::Answer(StatusCode::INTERNAL_SERVER_ERROR));
 
-fn shared(endpoints: u16, ejection: OutlierEjection) -> Arc<Shared> {
+fn shared(endpoints: u16, ejection: OutlierEjection) -> Arc<SharedUpstream> {
     // Rows of failures belong to another rule.
     let ejection = OutlierEjection { consecutive_5xx: 0, consecutive_local: 0, ..ejection };
-    let shared = Shared::new(Arc::new(model::Upstream { outlier_ejection: ejection, ..upstream("orders") }));
+    let shared =
+        SharedUpstream::new(Arc::new(model::Upstream { outlier_ejection: ejection, ..upstream("orders") }));
     shared.replace_endpoints((1..=endpoints).map(spec).collect(), None);
     Arc::new(shared)
 }
 
 /// One interval with a number of requests and of failures for each endpoint. Returns the endpoints that are out after
 /// it.
-fn interval(shared: &Arc<Shared>, requests: &[(u32, u32)]) -> Vec<usize> {
+fn interval(shared: &Arc<SharedUpstream>, requests: &[(u32, u32)]) -> Vec<usize> {
     let set = shared.endpoints.load_full();
     let now = Instant::now();
     for (endpoint, (begun, failed)) in set.endpoints.iter().zip(requests) {

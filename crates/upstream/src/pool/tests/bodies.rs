@@ -17,9 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    connect::Connection,
+    connect::EndpointConnection,
     limit::ConnectionPermit,
-    pool::{h1::H1, h1_body},
+    pool::{h1::H1Connection, h1_body},
     testing::*,
 };
 
@@ -116,13 +116,13 @@ async fn over_tls(close_notify: bool) -> Result<String, BodyError> {
     let upstream = to(&server, |_| {});
     let shared = upstream.shared();
     let permit = ConnectionPermit::take(shared).unwrap();
-    let io = Connection::from(tls);
-    let mut connection = H1::new(io, permit, &shared.config.pool, None, None);
+    let io = EndpointConnection::from(tls);
+    let mut connection = H1Connection::new(io, permit, &shared.config.pool, None, None);
     let request = http::Request::get("/").header("host", "localhost").body(Body::empty()).unwrap().into();
     connection.begin(request);
     let response = connection.answer(None).await;
     let response = response.unwrap_or_else(|failed| panic!("{:?}", failed.error));
-    let pool = crate::pool::Pool::new(Arc::clone(shared));
+    let pool = crate::pool::ConnectionPool::new(Arc::clone(shared));
     let home = pool.home(&shared.endpoints.load().endpoints[0]);
     let response = h1_body::attach(response, connection, home, None);
     read(response.into_body()).await.map(|(text, _)| text)
@@ -382,7 +382,7 @@ async fn an_answer_from_a_peer_that_stopped_reading_is_still_delivered() {
     }
 }
 
-async fn expecting(answer: &'static str) -> (Server, Rc<RefCell<String>>) {
+async fn expecting(answer: &'static str) -> (CountingServer, Rc<RefCell<String>>) {
     let got = Rc::new(RefCell::new(String::new()));
     let seen = Rc::clone(&got);
     let server = serve(move |mut stream, _| {

@@ -13,7 +13,7 @@ use tokio::{
 use crate::{SentPart, testing::*};
 
 /// A server that answers when it is told to.
-async fn held() -> (Server, Rc<Notify>) {
+async fn held() -> (CountingServer, Rc<Notify>) {
     let go = Rc::new(Notify::new());
     let gone = Rc::clone(&go);
     let server = serve(move |mut stream, _| {

@@ -15,7 +15,10 @@ use super::h2_server::{answer, streams};
 use crate::{WorkerUpstream, testing::*};
 
 /// This many workers of one upstream, which has this one server.
-fn workers<const N: usize>(server: &Server, config: attache_config::model::Upstream) -> [WorkerUpstream; N] {
+fn workers<const N: usize>(
+    server: &CountingServer,
+    config: attache_config::model::Upstream,
+) -> [WorkerUpstream; N] {
     let shared = shared(config, vec![endpoint(server.address, None)]);
     [(); N].map(|()| WorkerUpstream::new(Arc::clone(&shared), None))
 }

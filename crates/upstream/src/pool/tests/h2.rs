@@ -24,7 +24,7 @@ use tokio::{
 use super::h2_server::{answer, body, connections, streams};
 use crate::{SentPart, WorkerUpstream, testing::*};
 
-pub(super) fn h2(server: &Server, change: impl FnOnce(&mut model::Upstream)) -> WorkerUpstream {
+pub(super) fn h2(server: &CountingServer, change: impl FnOnce(&mut model::Upstream)) -> WorkerUpstream {
     to(server, |config| {
         config.protocol = UpstreamProtocol::Http2;
         change(config);

@@ -22,7 +22,7 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// Answers each connection's first call with these bytes, the same ones again `times`; then reads to the end.
-async fn says(begin: Vec<u8>, again: Vec<u8>, times: usize) -> Server {
+async fn says(begin: Vec<u8>, again: Vec<u8>, times: usize) -> CountingServer {
     serve(move |mut stream: TcpStream, _| {
         let (begin, again) = (begin.clone(), again.clone());
         async move {
@@ -50,7 +50,7 @@ async fn says(begin: Vec<u8>, again: Vec<u8>, times: usize) -> Server {
 }
 
 /// How a call ends: its body, or the reason and the last cause.
-async fn outcome(server: &Server) -> Result<String, (Reason, String)> {
+async fn outcome(server: &CountingServer) -> Result<String, (Reason, String)> {
     let cause = |error: &dyn std::error::Error| {
         let mut last = error;
         while let Some(source) = last.source() {

@@ -19,7 +19,7 @@ use super::{
 use crate::testing::*;
 
 /// A server of raw frames: allows `streams` at first and `later` after a moment, answers each request after a while, and counts PINGs.
-async fn raw(streams: u32, later: Option<u32>, pings: Rc<Cell<u32>>, peak: Rc<Cell<u32>>) -> Server {
+async fn raw(streams: u32, later: Option<u32>, pings: Rc<Cell<u32>>, peak: Rc<Cell<u32>>) -> CountingServer {
     fn settings(streams: u32) -> Vec<u8> {
         [b"\0\0\x06\x04\0\0\0\0\0\0\x03".as_slice(), &streams.to_be_bytes()].concat()
     }
@@ -43,7 +43,7 @@ async fn raw(streams: u32, later: Option<u32>, pings: Rc<Cell<u32>>, peak: Rc<Ce
             let _ = read.read_exact(&mut preface).await;
             let mut bytes = Vec::new();
             while let Ok(1..) = read.read_buf(&mut bytes).await {
-                while let Some(head) = bytes.first_chunk().map(attache_http2::Head::parse) {
+                while let Some(head) = bytes.first_chunk().map(attache_http2::FrameHeader::parse) {
                     let whole = attache_http2::HEAD + head.length;
                     if bytes.len() < whole {
                         break;
@@ -61,7 +61,7 @@ async fn raw(streams: u32, later: Option<u32>, pings: Rc<Cell<u32>>, peak: Rc<Ce
                             spawn_local(async move {
                                 tokio::time::sleep(Duration::from_millis(10)).await;
                                 open.set(open.get() - 1);
-                                let head = attache_http2::Head { length: 1, flags: 5, ..head };
+                                let head = attache_http2::FrameHeader { length: 1, flags: 5, ..head };
                                 let answer = [head.bytes().as_slice(), &[0x88]].concat();
                                 let _ = write.lock().await.write_all(&answer).await;
                             });

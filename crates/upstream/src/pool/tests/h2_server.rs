@@ -7,15 +7,15 @@ use h2::{RecvStream, server};
 use http::{Request, Response};
 use tokio::{net::TcpStream, task::spawn_local};
 
-use crate::testing::{Server, serve};
+use crate::testing::{CountingServer, serve};
 
-pub(super) type Connection = server::Connection<TcpStream, Bytes>;
-pub(super) type Respond = server::SendResponse<Bytes>;
+pub(super) type H2ServerConnection = server::Connection<TcpStream, Bytes>;
+pub(super) type H2SendResponse = server::SendResponse<Bytes>;
 
 /// Runs `handle` for every stream of every connection, with the connection's number from 1.
-pub(super) async fn streams<F, Fut>(settings: server::Builder, handle: F) -> Server
+pub(super) async fn streams<F, Fut>(settings: server::Builder, handle: F) -> CountingServer
 where
-    F: Fn(Request<RecvStream>, Respond, usize) -> Fut + 'static,
+    F: Fn(Request<RecvStream>, H2SendResponse, usize) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
 {
     let handle = Rc::new(handle);
@@ -31,9 +31,9 @@ where
 }
 
 /// Runs `handle` for every connection, with its number from 1.
-pub(super) async fn connections<F, Fut>(settings: server::Builder, handle: F) -> Server
+pub(super) async fn connections<F, Fut>(settings: server::Builder, handle: F) -> CountingServer
 where
-    F: Fn(Connection, usize) -> Fut + 'static,
+    F: Fn(H2ServerConnection, usize) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
 {
     let handle = Rc::new(handle);
@@ -49,7 +49,7 @@ where
 }
 
 /// Answers with the whole of a text.
-pub(super) fn answer(respond: &mut Respond, text: &'static str) {
+pub(super) fn answer(respond: &mut H2SendResponse, text: &'static str) {
     let mut body = respond.send_response(Response::new(()), false).unwrap();
     body.send_data(Bytes::from_static(text.as_bytes()), true).unwrap();
 }

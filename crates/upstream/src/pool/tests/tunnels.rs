@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{SentPart, pool::upgraded, testing::*};
 
-async fn echoing(answer: &'static str) -> Server {
+async fn echoing(answer: &'static str) -> CountingServer {
     serve(move |mut stream, _| async move {
         head(&mut stream).await;
         stream.write_all(answer.as_bytes()).await.unwrap();
@@ -85,7 +85,7 @@ async fn an_http2_client_s_websocket_reaches_an_http1_upstream() {
     .await;
     let request = http::Request::builder().method(Method::CONNECT).uri("http://a/chat");
     let mut request = attache_wire::Request::from(request.body(Body::empty()).unwrap());
-    request.head_mut().protocol = Some(attache_wire::Protocol::from_static("websocket"));
+    request.head_mut().protocol = Some(attache_wire::ConnectProtocol::from_static("websocket"));
     let mut response = to(&server, |_| {}).send(call(request)).await.unwrap();
     assert_eq!(response.status(), 200);
     let mut tunnel = upgraded(&mut response).await.unwrap().unwrap();

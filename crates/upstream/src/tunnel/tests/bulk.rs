@@ -23,13 +23,13 @@ async fn through_sockets(
     let (mut client, client_side) = pair(0).await;
     let (mut server, server_side) = pair(buffers).await;
     let tunnel = async {
-        let upstream = Connection::from(server_side);
+        let upstream = EndpointConnection::from(server_side);
         relay(
             client_side,
-            |tcp| Some(Socket::Tcp(tcp)),
+            |tcp| Some(PlainSocket::Tcp(tcp)),
             upstream,
-            Connection::socket,
-            Rules { idle: Duration::ZERO, answers: true },
+            EndpointConnection::socket,
+            TunnelRules { idle: Duration::ZERO, answers: true },
             Closer::default(),
             async || None,
         )
@@ -92,7 +92,7 @@ async fn messages_are_not_moved_but_copied() {
 #[tokio::test]
 async fn bytes_that_the_kernel_can_not_move_are_copied() {
     let bytes = numbered(8 << 20);
-    for step in [splice::tests::Step::Fill, splice::tests::Step::Drain] {
+    for step in [splice::tests::SpliceStep::Fill, splice::tests::SpliceStep::Drain] {
         splice::tests::forget();
         splice::tests::refuse(step);
         let (read, _) = through_sockets(&bytes, &[1 << 20], 0, false).await;
@@ -104,8 +104,8 @@ async fn bytes_that_the_kernel_can_not_move_are_copied() {
 #[tokio::test]
 async fn bytes_in_a_pipe_are_written_before_bytes_that_are_read_later() {
     #[expect(clippy::unnecessary_wraps, reason = "the signature that a tunnel needs")]
-    fn plain(tcp: &TcpStream) -> Option<Socket<'_>> {
-        Some(Socket::Tcp(tcp))
+    fn plain(tcp: &TcpStream) -> Option<PlainSocket<'_>> {
+        Some(PlainSocket::Tcp(tcp))
     }
     let ((mut client, mut from), (mut server, mut to)) = (pair(0).await, pair(8_000).await);
     let mut direction = Direction::in_bulk();

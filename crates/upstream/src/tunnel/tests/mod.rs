@@ -69,13 +69,13 @@ async fn a_silent_tunnel_ends_after_the_idle_timeout_and_not_before() {
 async fn a_reset_of_one_side_is_a_reset_of_the_other() {
     for from_client in [true, false] {
         let ((client, client_side), (server, server_side)) = (pair(0).await, pair(0).await);
-        let upstream = Connection::from(server_side);
+        let upstream = EndpointConnection::from(server_side);
         let tunnel = relay(
             client_side,
-            |tcp| Some(Socket::Tcp(tcp)),
+            |tcp| Some(PlainSocket::Tcp(tcp)),
             upstream,
-            Connection::socket,
-            Rules { idle: Duration::ZERO, answers: true },
+            EndpointConnection::socket,
+            TunnelRules { idle: Duration::ZERO, answers: true },
             Closer::default(),
             async || None,
         );
@@ -102,15 +102,15 @@ async fn a_reset_of_one_side_is_a_reset_of_the_other() {
 /// A client, a server, and the tunnel between them, which runs; with room for `buffers` bytes in each socket, zero for the kernel's.
 async fn tunnelled(buffers: u32) -> (TcpStream, TcpStream, JoinHandle<Result<(u64, u64), TunnelError>>) {
     let ((client, client_side), (server, server_side)) = (pair(buffers).await, pair(buffers).await);
-    let upstream = Connection::from(server_side);
+    let upstream = EndpointConnection::from(server_side);
     let tunnel = tokio::spawn(copy_both(client_side, upstream, Duration::ZERO, Closer::default()));
     (client, server, tunnel)
 }
 
 /// A side that always has a byte to read and accepts every write, as far as tokio's budget allows.
-struct Flood(Rc<Cell<usize>>);
+struct BusyStream(Rc<Cell<usize>>);
 
-impl AsyncRead for Flood {
+impl AsyncRead for BusyStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(poll_proceed(cx)).made_progress();
         buf.put_slice(b"x");
@@ -118,7 +118,7 @@ impl AsyncRead for Flood {
     }
 }
 
-impl AsyncWrite for Flood {
+impl AsyncWrite for BusyStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(poll_proceed(cx)).made_progress();
         self.0.update(|all| all + bytes.len());
@@ -134,7 +134,7 @@ impl AsyncWrite for Flood {
     }
 }
 
-impl Abort for Flood {
+impl Abort for BusyStream {
     fn abort(&mut self) {}
 
     fn broken(&self) -> Option<io::Error> {
@@ -146,7 +146,7 @@ impl Abort for Flood {
 async fn a_direction_that_never_waits_leaves_the_other_one_and_the_timer_their_turn() {
     let (client, server) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let idle = Duration::from_secs(8);
-    let tunnel = copy_both(Flood(client.clone()), Flood(server.clone()), idle, Closer::default());
+    let tunnel = copy_both(BusyStream(client.clone()), BusyStream(server.clone()), idle, Closer::default());
     let mut tunnel = pin!(tunnel);
     for _ in 0..10 {
         poll_fn(|cx| {
@@ -206,7 +206,7 @@ async fn the_client_gets_every_byte_of_an_upstream_that_resets_after_its_end() {
 #[tokio::test]
 async fn a_task_that_has_used_up_its_budget_learns_of_bytes_that_come_later() {
     let ((client, client_side), (server, server_side)) = (pair(0).await, pair(0).await);
-    let upstream = Connection::from(server_side);
+    let upstream = EndpointConnection::from(server_side);
     let mut tunnel = Box::pin(copy_both(client_side, upstream, Duration::ZERO, Closer::default()));
     // First both sockets must be known to have no bytes; then another task gets the tunnel, and its first poll reads
     // nothing.
@@ -293,7 +293,7 @@ async fn an_upstream_that_ends_before_either_side_s_first_byte_is_replaced() {
             |_: &TcpStream| None,
             first_side,
             |_: &TcpStream| None,
-            Rules { idle: Duration::ZERO, answers: true },
+            TunnelRules { idle: Duration::ZERO, answers: true },
             Closer::default(),
             elsewhere,
         );
@@ -338,7 +338,7 @@ async fn an_upstream_that_closes_at_once_and_without_a_byte_has_not_answered() {
     async fn ends(asks: bool, after: Duration, client_first: bool, answers: bool) -> Result<(), Reason> {
         let (mut client, client_side) = duplex(64);
         let (mut server, server_side) = duplex(64);
-        let rules = Rules { idle: Duration::ZERO, answers };
+        let rules = TunnelRules { idle: Duration::ZERO, answers };
         let tunnel =
             relay(client_side, |_| None, server_side, |_| None, rules, Closer::default(), async || None);
         let talk = async {

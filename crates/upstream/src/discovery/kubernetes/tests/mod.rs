@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{Address, EndpointSource, KubernetesPort, KubernetesService, Target, Upstream};
+use attache_config::model::{
+    Address, EndpointSource, EndpointTarget, KubernetesPort, KubernetesService, Upstream,
+};
 use attache_telemetry::Reason;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,7 +23,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{super::merge::Merge, *};
-use crate::{Shared, test_support::upstream};
+use crate::{SharedUpstream, test_support::upstream};
 
 const LIST: &str = include_str!("../testdata/list.json");
 const RESTART: &str = include_str!("../testdata/rolling-restart.jsonl");
@@ -31,16 +33,16 @@ const EMPTY: &str = r#"{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.i
 
 /// One answer: its status and fields, the bytes that come at once, and those that come later; without the last part the
 /// answer ends.
-struct Reply(&'static str, String, Option<mpsc::UnboundedReceiver<String>>);
+struct ScriptedResponse(&'static str, String, Option<mpsc::UnboundedReceiver<String>>);
 
 /// The API server, and the task that asks it.
 struct Cluster {
-    shared: Arc<Shared>,
+    shared: Arc<SharedUpstream>,
     asked: Arc<Mutex<Vec<String>>>,
-    replies: mpsc::UnboundedSender<Reply>,
+    replies: mpsc::UnboundedSender<ScriptedResponse>,
     untried: watch::Receiver<usize>,
     account: tempfile::TempDir,
-    api: Api,
+    api: KubernetesApi,
     _tasks: JoinSet<()>,
 }
 
@@ -58,22 +60,22 @@ impl Cluster {
             )
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let api = Api::at(listener.local_addr().unwrap().port(), account.path());
+        let api = KubernetesApi::at(listener.local_addr().unwrap().port(), account.path());
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let (replies, script) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), asked.clone(), script));
 
         let service = KubernetesService { name: "orders".into(), namespace: "shop".into(), port };
-        let source = EndpointSource::new(Target::Kubernetes(service.clone()));
+        let source = EndpointSource::new(EndpointTarget::Kubernetes(service.clone()));
         let config = Upstream { address: Address::Endpoints(vec![source.clone()]), ..upstream("orders") };
-        let shared = Arc::new(Shared::new(Arc::new(config)));
+        let shared = Arc::new(SharedUpstream::new(Arc::new(config)));
         let merge = Arc::new(Mutex::new(Merge::new(shared.clone(), vec![source])));
         lock(&merge).publish();
         let (sender, untried) = watch::channel(1);
-        let mut task = Task::new(merge, 0, service, sender);
+        let mut task = KubernetesTask::new(merge, 0, service, sender);
         let ms = Duration::from_millis;
-        task.pace = Pace { first: ms(20), longest: ms(160), publish: ms(10) };
+        task.pace = RequestPace { first: ms(20), longest: ms(160), publish: ms(10) };
         task.wanted.prefer_v6 = false;
         let at = api.clone();
         tasks.spawn(task.run_with(move || Ok(at.clone())));
@@ -81,13 +83,13 @@ impl Cluster {
     }
 
     fn reply(&self, status: &'static str, text: impl Into<String>) {
-        self.replies.send(Reply(status, text.into(), None)).unwrap();
+        self.replies.send(ScriptedResponse(status, text.into(), None)).unwrap();
     }
 
     /// A watch that stays open: the task receives what a test sends into it.
     fn watched(&self, text: &str) -> mpsc::UnboundedSender<String> {
         let (sender, later) = mpsc::unbounded_channel();
-        self.replies.send(Reply("200 OK", text.into(), Some(later))).unwrap();
+        self.replies.send(ScriptedResponse("200 OK", text.into(), Some(later))).unwrap();
         sender
     }
 
@@ -144,7 +146,7 @@ async fn serve(
     listener: TcpListener,
     tls: TlsAcceptor,
     asked: Arc<Mutex<Vec<String>>>,
-    mut script: mpsc::UnboundedReceiver<Reply>,
+    mut script: mpsc::UnboundedReceiver<ScriptedResponse>,
 ) {
     let mut tasks = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
@@ -155,7 +157,7 @@ async fn serve(
             head.push(byte);
         }
         asked.lock().unwrap().push(describe(&String::from_utf8(head).unwrap()));
-        let Some(Reply(status, text, later)) = script.recv().await else { return };
+        let Some(ScriptedResponse(status, text, later)) = script.recv().await else { return };
         tasks.spawn(async move {
             let head = format!(
                 "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -297,7 +299,7 @@ async fn while_the_api_server_is_away_the_last_good_endpoints_serve_and_each_tok
     // The trusted authority is missing, so no request is made.
     fs::write(cluster.account.path().join("ca.crt"), "").unwrap();
     let refused = cluster.api.get("/").await.unwrap_err();
-    assert!(matches!(refused, Problem::Away { ref detail, .. } if detail.contains("ca.crt")), "{refused:?}");
+    assert!(matches!(refused, ApiError::Away { ref detail, .. } if detail.contains("ca.crt")), "{refused:?}");
 }
 
 #[tokio::test]

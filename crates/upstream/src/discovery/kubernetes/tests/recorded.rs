@@ -10,7 +10,7 @@ const STEPS: &str = include_str!("../testdata/recorded/steps.json");
 
 /// The expected endpoints after this many lines of the watch.
 #[derive(Deserialize)]
-struct Step {
+struct RecordedStep {
     #[serde(rename = "step")]
     what: String,
     lines: usize,
@@ -22,10 +22,10 @@ async fn what_a_real_api_server_said_is_followed_step_by_step() {
     let cluster = Cluster::new(http()).await;
     cluster.reply("200 OK", LIST);
     let events = cluster.watched("");
-    let steps: Vec<Step> = serde_json::from_str(STEPS).unwrap();
+    let steps: Vec<RecordedStep> = serde_json::from_str(STEPS).unwrap();
     let lines: Vec<&str> = WATCH.lines().collect();
     let mut sent = 0;
-    for Step { what, lines: until, endpoints } in &steps {
+    for RecordedStep { what, lines: until, endpoints } in &steps {
         for line in &lines[sent..*until] {
             events.send(format!("{line}\n")).unwrap();
         }
