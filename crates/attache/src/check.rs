@@ -145,7 +145,7 @@ pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
 }
 
 fn unusable(config: &Config) -> Vec<LocatedProblem> {
-    let mut found = Unusable::default();
+    let mut found = UnusableReferences::default();
     found.loops(config);
     for listener in &config.listeners {
         found.listener(listener, config);
@@ -174,9 +174,9 @@ fn unusable(config: &Config) -> Vec<LocatedProblem> {
 
 /// What can't be used of what a config names.
 #[derive(Default)]
-struct Unusable(Vec<LocatedProblem>);
+struct UnusableReferences(Vec<LocatedProblem>);
 
-impl Unusable {
+impl UnusableReferences {
     fn add(&mut self, keys: &[&str], problem: FileProblem) {
         let value = problem.file.map(|file| file.to_string_lossy().into_owned());
         let keys = keys.iter().map(ToString::to_string).collect();

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::styling};
 
 pub(crate) use crate::client::AdminAddress;
-use crate::{format::OutputFlags, intercept::Intercept};
+use crate::{format::OutputFlags, intercept::InterceptArgs};
 
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
@@ -54,22 +54,22 @@ pub(crate) enum Command {
     /// Print the JSON schema of the config file, for editors.
     Schema,
     /// Say which listener, route, upstream and policies a request would match, and why. It sends nothing.
-    Explain(Explain),
+    Explain(ExplainArgs),
     /// Print the config of Envoy, HAProxy, nginx, Istio, stunnel or ghostunnel as one of attache. Each loss is a comment at its place.
     /// Exit code 0: nothing is lost; 3: something soft (statistics, tracing); 4: some requests are answered otherwise or refused.
-    Import(Import),
+    Import(ImportArgs),
     /// Start small upstreams (one healthy, one slow, one failing now and then), the proxy in front of them and some traffic,
     /// and show live what the proxy does about it.
-    Demo(Demo),
+    Demo(DemoArgs),
     /// Wait until the running attache is ready (`/readyz` is 200), for at most `--timeout`. For hooks and scripts.
     WaitReady(WaitReady),
     /// Redirect the TCP connections of this network namespace (a pod, a machine) to attache: the application's calls to 15001,
     /// calls to it to 15006. Doing it twice changes nothing. Needs CAP_NET_ADMIN.
-    Intercept(Intercept),
+    Intercept(InterceptArgs),
     /// Put attache into Kubernetes manifests: every kind that has pods; comments, order and unknown fields stay as they are.
-    Inject(crate::inject::Inject),
+    Inject(crate::inject::InjectArgs),
     /// Take attache out of manifests that it was put into.
-    Uninject(crate::inject::Uninject),
+    Uninject(crate::inject::UninjectArgs),
     /// Answer the API server's admission reviews: pods get attache as they are created. Also makes its certificates and registration.
     Webhook(Box<crate::webhook::WebhookArgs>),
     /// Do nothing for a while: the `preStop` hook of a container, in an image that has no shell.
@@ -77,7 +77,7 @@ pub(crate) enum Command {
     /// Show the state of the running attache on one screen. Exit code 0: all is well; 1: no answer; 2: something is wrong.
     Status(StatusArgs),
     /// Show its traffic live: rates, success, latencies, by upstream, endpoint, route or listener.
-    Top(Top),
+    Top(TopArgs),
     /// Follow requests as they end, with reasons, attempts and timing; credentials are hidden.
     Tap(TapArgs),
     /// Make the running attache read its config again. An invalid config is rejected and reported; the running config stays.
@@ -90,9 +90,9 @@ pub(crate) enum Command {
     /// running requests end in the old one. If the new one can't serve, the old one continues. See docs/kubernetes.md.
     Upgrade(UpgradeArgs),
     /// Print the completions of a shell: `attache completions bash > /etc/bash_completion.d/attache`.
-    Completions(Completions),
+    Completions(CompletionsArgs),
     /// Print the manual page, or write one for each command.
-    Man(Man),
+    Man(ManArgs),
 }
 
 impl Command {
@@ -179,7 +179,7 @@ impl CheckArgs {
 
 /// `attache completions`
 #[derive(Debug, Args)]
-pub(crate) struct Completions {
+pub(crate) struct CompletionsArgs {
     /// The shell.
     #[arg(value_name = "SHELL")]
     pub(crate) shell: clap_complete::Shell,
@@ -187,7 +187,7 @@ pub(crate) struct Completions {
 
 /// `attache man`
 #[derive(Debug, Args)]
-pub(crate) struct Man {
+pub(crate) struct ManArgs {
     /// A command whose page is printed, or a folder to which a page for each command is written. Default: the page of `attache` is printed.
     #[arg(value_name = "COMMAND|FOLDER")]
     pub(crate) folder: Option<PathBuf>,
@@ -195,13 +195,13 @@ pub(crate) struct Man {
 
 /// `attache import`
 #[derive(Debug, Args)]
-pub(crate) struct Import {
+pub(crate) struct ImportArgs {
     /// The files of the config. Give several if one names others, or if there is one file for each object.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// The proxy that the config is for. Default: recognised by the content.
     #[arg(long, value_enum, value_name = "PROXY")]
-    pub(crate) from: Option<From>,
+    pub(crate) from: Option<SourceProxy>,
     /// Write the config to this file. Default: standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
@@ -218,7 +218,7 @@ pub(crate) struct Import {
 
 /// Proxies whose configs can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum From {
+pub(crate) enum SourceProxy {
     Envoy,
     Haproxy,
     Nginx,
@@ -227,7 +227,7 @@ pub(crate) enum From {
     Ghostunnel,
 }
 
-impl From {
+impl SourceProxy {
     pub(crate) const fn kind(self) -> attache_import::ProxyKind {
         match self {
             Self::Envoy => attache_import::ProxyKind::Envoy,
@@ -242,7 +242,7 @@ impl From {
 
 /// `attache explain`
 #[derive(Debug, Args)]
-pub(crate) struct Explain {
+pub(crate) struct ExplainArgs {
     /// Config file. Without it: the forward proxy.
     #[arg(short, long, value_name = "FILE", env = "ATTACHE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -276,7 +276,7 @@ pub(crate) struct Explain {
 
 /// `attache demo`
 #[derive(Debug, Args)]
-pub(crate) struct Demo {
+pub(crate) struct DemoArgs {
     /// Seconds of traffic. Default: until Ctrl-C in a terminal, 20 elsewhere.
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seconds: Option<u64>,
@@ -349,7 +349,7 @@ pub(crate) struct StatusArgs {
 
 /// `attache top`
 #[derive(Debug, Args)]
-pub(crate) struct Top {
+pub(crate) struct TopArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
     /// Print the table once and end, as without a terminal.
@@ -364,8 +364,8 @@ pub(crate) struct Top {
     #[arg(long, value_enum, default_value_t = TopTable::Upstreams)]
     pub(crate) view: TopTable,
     /// The order of the rows.
-    #[arg(long, value_enum, default_value_t = Sort::Rate)]
-    pub(crate) sort: Sort,
+    #[arg(long, value_enum, default_value_t = SortOrder::Rate)]
+    pub(crate) sort: SortOrder,
 }
 
 /// The rows of `attache top`'s table.
@@ -379,7 +379,7 @@ pub(crate) enum TopTable {
 
 /// The order of the rows of `attache top`'s table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Sort {
+pub(crate) enum SortOrder {
     Name,
     Rate,
     Failures,

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::{cli, run::load};
 
 /// Prints the explanation for each listener that could receive it.
-pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(options: &cli::ExplainArgs) -> Result<(), Box<dyn std::error::Error>> {
     let config = load(options.config.as_deref())?;
     let asked = asked(options.method.as_deref(), options.url.as_deref())?;
     if let Some(scheme) = asked.as_ref().and_then(|(_, url)| url.scheme_str())
@@ -166,7 +166,7 @@ fn request(
     Ok(parts)
 }
 
-fn client(options: &cli::Explain, tls: bool) -> Client {
+fn client(options: &cli::ExplainArgs, tls: bool) -> Client {
     let identity = options.identity.as_deref();
     Client {
         tls,

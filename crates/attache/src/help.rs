@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Prints a shell's completions.
-pub(crate) fn completions(options: &cli::Completions) -> Result<(), Box<dyn Error>> {
+pub(crate) fn completions(options: &cli::CompletionsArgs) -> Result<(), Box<dyn Error>> {
     let mut text = Vec::new();
     clap_complete::generate(options.shell, &mut completed(), "attache", &mut text);
     io::stdout().write_all(&text)?;
@@ -57,7 +57,7 @@ pub(crate) fn parsed(error: &mut clap::Error) -> ExitCode {
 }
 
 /// Prints a manual page, or writes one for each command.
-pub(crate) fn man(options: &cli::Man) -> Result<(), Box<dyn Error>> {
+pub(crate) fn man(options: &cli::ManArgs) -> Result<(), Box<dyn Error>> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let named =

@@ -15,7 +15,7 @@ type ImportFailure = Box<dyn std::error::Error>;
 
 /// Runs the command. The exit code is the grade: 0 nothing was lost, 3 something minor was lost, 4 something important was lost; 1 is an
 /// error.
-pub(crate) fn run(options: &cli::Import) -> Result<ExitCode, ImportFailure> {
+pub(crate) fn run(options: &cli::ImportArgs) -> Result<ExitCode, ImportFailure> {
     let files = attache_import::read(&options.files)?;
     let kind = match options.from {
         Some(kind) => kind.kind(),
@@ -79,7 +79,7 @@ fn as_json(imported: &attache_import::Imported) -> serde_json::Value {
 fn compare(
     kind: ProxyKind,
     files: &[attache_import::File],
-    options: &cli::Import,
+    options: &cli::ImportArgs,
 ) -> Result<ExitCode, ImportFailure> {
     let original = match kind.program() {
         Some(name) => options.original.clone().or_else(|| in_path(name)).ok_or_else(|| {

@@ -25,7 +25,7 @@ const REFUSED: u8 = 3;
 
 /// `attache inject`
 #[derive(Debug, Args)]
-pub(crate) struct Inject {
+pub(crate) struct InjectArgs {
     #[command(flatten)]
     files: InjectFiles,
     /// A kind of custom resource and where its pod template is, such as `Widget.example.com=spec.template`; `*` is every item of a list.
@@ -37,7 +37,7 @@ pub(crate) struct Inject {
 
 /// `attache uninject`
 #[derive(Debug, Args)]
-pub(crate) struct Uninject {
+pub(crate) struct UninjectArgs {
     #[command(flatten)]
     files: InjectFiles,
 }
@@ -159,7 +159,7 @@ fn before_native(version: &str) -> Option<bool> {
 }
 
 /// Runs `attache inject`.
-pub(crate) fn inject(options: &Inject) -> Result<ExitCode, AnyError> {
+pub(crate) fn inject(options: &InjectArgs) -> Result<ExitCode, AnyError> {
     ended(options.settings.settings().and_then(|mut settings| {
         settings.pod_templates.clone_from(&options.pod_template);
         all(&options.files, |text| inject::inject(text, &settings))
@@ -167,7 +167,7 @@ pub(crate) fn inject(options: &Inject) -> Result<ExitCode, AnyError> {
 }
 
 /// Runs `attache uninject`.
-pub(crate) fn uninject(options: &Uninject) -> Result<ExitCode, AnyError> {
+pub(crate) fn uninject(options: &UninjectArgs) -> Result<ExitCode, AnyError> {
     ended(all(&options.files, inject::uninject))
 }
 
@@ -176,7 +176,7 @@ fn ended(result: Result<bool, AnyError>) -> Result<ExitCode, AnyError> {
 }
 
 /// A text and its source.
-struct Input {
+struct InjectInput {
     name: String,
     file: Option<PathBuf>,
     text: String,
@@ -257,14 +257,14 @@ fn all(files: &InjectFiles, work: impl Fn(&str) -> Result<InjectedText, String>)
     Ok(!refused)
 }
 
-fn inputs(files: &[PathBuf]) -> Result<Vec<Input>, AnyError> {
+fn inputs(files: &[PathBuf]) -> Result<Vec<InjectInput>, AnyError> {
     let mut inputs = Vec::new();
     let stdin = [PathBuf::from("-")];
     for file in if files.is_empty() { &stdin } else { files } {
         if file == Path::new("-") {
             let mut text = String::new();
             io::stdin().read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
-            inputs.push(Input { name: "-".to_owned(), file: None, text, is_named: true });
+            inputs.push(InjectInput { name: "-".to_owned(), file: None, text, is_named: true });
             continue;
         }
         let mut found = Vec::new();
@@ -281,7 +281,7 @@ fn inputs(files: &[PathBuf]) -> Result<Vec<Input>, AnyError> {
         for file in found {
             let name = file.display().to_string();
             let text = fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
-            inputs.push(Input { name, file: Some(file), text, is_named: !is_folder });
+            inputs.push(InjectInput { name, file: Some(file), text, is_named: !is_folder });
         }
     }
     Ok(inputs)

@@ -10,7 +10,7 @@ use crate::format::OutputFlags;
 
 /// `attache intercept`
 #[derive(Debug, Args)]
-pub(crate) struct Intercept {
+pub(crate) struct InterceptArgs {
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Intercept {
     inbound: InboundArgs,
 }
 
-impl Intercept {
+impl InterceptArgs {
     pub(crate) fn is_json(&self) -> bool {
         self.format.is_json()
     }
@@ -118,7 +118,7 @@ struct InboundArgs {
     include_inbound_ports: Vec<PortRange>,
 }
 
-impl Intercept {
+impl InterceptArgs {
     fn options(&self) -> Options {
         Options {
             outbound_to: (!self.outbound.no_outbound).then_some(self.outbound.outbound_port),
@@ -148,7 +148,7 @@ impl Intercept {
 }
 
 /// Redirects connections, removes the redirection, or prints what would be done.
-pub(crate) fn run(arguments: &Intercept) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(arguments: &InterceptArgs) -> Result<(), Box<dyn std::error::Error>> {
     let (options, way) = (arguments.options(), arguments.way());
     let as_json = |value: Value| format!("{value:#}\n");
     let json = arguments.format.is_json();

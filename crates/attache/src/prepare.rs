@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// All parts of a generation that can fail.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedGeneration {
     pub(crate) config: Config,
     /// One for each of `config.upstreams`, in its order.
     pub(crate) upstreams: Vec<UpstreamSource>,
@@ -63,7 +63,7 @@ pub(crate) fn prepare(
     before: &Generation,
     process: &ProcessState,
     handed: &mut InheritedSockets,
-) -> Result<Prepared, Error> {
+) -> Result<PreparedGeneration, Error> {
     let workload = tls::workload(&config, before.workload.as_ref())?;
     let credentials = Credentials::read(&config, &before.credentials, &process.secrets)?;
     let issuers = issuers::prepare(&config, &before.config, &before.issuers)?;
@@ -101,7 +101,7 @@ pub(crate) fn prepare(
     };
     let (exported, collectors) = observe::exported(&config, before, workload.as_ref(), process)?;
     let sockets = bind(&config, before, process, handed)?;
-    Ok(Prepared {
+    Ok(PreparedGeneration {
         config,
         upstreams,
         listeners,

@@ -14,7 +14,7 @@ const REMEMBERED: usize = 32;
 
 /// What started the reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trigger {
+pub(crate) enum ReloadTrigger {
     /// The start of the program; it is not a reload, but the first entry of the list.
     Start,
     /// SIGHUP.
@@ -25,7 +25,7 @@ pub(crate) enum Trigger {
     Admin,
 }
 
-impl Trigger {
+impl ReloadTrigger {
     /// Its name.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ pub(crate) struct ReloadReport {
 pub(crate) struct TriedReload {
     pub(crate) at: SystemTime,
     pub(crate) took: Duration,
-    pub(crate) trigger: Trigger,
+    pub(crate) trigger: ReloadTrigger,
     /// What it did, or the diagnostics that say why it did nothing.
     pub(crate) result: Result<ReloadReport, String>,
 }
@@ -109,7 +109,7 @@ mod tests {
                 orphaned: Vec::new(),
             });
             let (at, took) = (SystemTime::now(), Duration::ZERO);
-            reloads.note(TriedReload { at, took, trigger: Trigger::Admin, result });
+            reloads.note(TriedReload { at, took, trigger: ReloadTrigger::Admin, result });
         }
         let list = reloads.list();
         assert_eq!(list.len(), REMEMBERED);

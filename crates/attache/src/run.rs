@@ -28,10 +28,10 @@ use crate::{
     notify::Supervisor,
     process,
     proxy::{Proxy, ProxyControl, ProxySetup},
-    reloads::Trigger,
+    reloads::ReloadTrigger,
     signals::Signals,
     upgrade::OwnCommand,
-    upgrade_folder::{self, Folder},
+    upgrade_folder::{self, UpgradeFolder},
 };
 
 /// How often the process that serves is checked, in addition to the kernel's signal that a child has ended.
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &cli::RunArgs) -> Result<ExitCode, AnyError> {
     // This must come before there are threads, because it changes the environment.
     let mut handed = InheritedSockets::take()?;
     let myself = OwnCommand::new()?;
-    let folder = options.upgrade_dir.as_deref().map(Folder::new).transpose()?;
+    let folder = options.upgrade_dir.as_deref().map(UpgradeFolder::new).transpose()?;
     let first = !handed.is_ours();
     if folder.is_some() && first {
         // Processes of later upgrades become children of this process when their own parents end.
@@ -154,7 +154,7 @@ struct RunSession<'a> {
 /// The data for the start of a new program.
 struct RunUpgrades {
     myself: OwnCommand,
-    folder: Option<Folder>,
+    folder: Option<UpgradeFolder>,
     /// No process handed over to this one.
     first: bool,
     /// The process that serves instead of this one.
@@ -171,7 +171,7 @@ impl RunUpgrades {
 
     /// All later processes that still run: the one that serves, and those that finish their work.
     fn others(&self) -> Vec<Pid> {
-        let all = self.folder.iter().flat_map(Folder::running).map(|other| other.pid);
+        let all = self.folder.iter().flat_map(UpgradeFolder::running).map(|other| other.pid);
         all.filter(|pid| *pid != getpid()).collect()
     }
 }
@@ -271,7 +271,7 @@ impl RunSession<'_> {
             RustixSignal::HUP => {
                 let control = control.clone();
                 // The reload logs its result. Further signals are handled meanwhile.
-                spawn_local(async move { control.reload(Trigger::Signal).await });
+                spawn_local(async move { control.reload(ReloadTrigger::Signal).await });
             }
             RustixSignal::USR1 => control.process().generation().access_log.reopen(),
             RustixSignal::USR2 if self.app.is_none() => {
@@ -301,7 +301,7 @@ impl RunSession<'_> {
                 self.last = Some(app::code_of(status));
             }
         }
-        let last = self.upgrades.folder.as_ref().and_then(Folder::last);
+        let last = self.upgrades.folder.as_ref().and_then(UpgradeFolder::last);
         let has_ended = match last.filter(|last| last.pid != getpid()) {
             Some(last) => {
                 if last.pid != successor {
@@ -350,7 +350,7 @@ async fn upgrade(control: ProxyControl, upgrades: Rc<RunUpgrades>) {
         tracing::warn!("SIGUSR2: a new process is already being started");
         return;
     }
-    let program = upgrades.folder.as_ref().map_or(Ok(None), Folder::program);
+    let program = upgrades.folder.as_ref().map_or(Ok(None), UpgradeFolder::program);
     let myself = program.map(|program| match program {
         Some(program) => upgrades.myself.clone().by(program),
         None => upgrades.myself.clone(),

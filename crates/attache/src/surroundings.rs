@@ -59,14 +59,14 @@ impl Surroundings {
             return;
         }
         let holder = match error.kind() {
-            io::ErrorKind::AddrInUse => Some(Holder::of(bind)),
+            io::ErrorKind::AddrInUse => Some(AddressHolder::of(bind)),
             _ => None,
         };
         match holder {
             // Its file may have another name: `attache-0.2` replaces `attache` without a gap.
-            Some(Holder::Known { ref name, .. })
+            Some(AddressHolder::Known { ref name, .. })
                 if name.starts_with("attache") || name == "systemd" => {}
-            Some(Holder::Unknown) => self.notes.push(format!(
+            Some(AddressHolder::Unknown) => self.notes.push(format!(
                 "{value} is in use by a process that this user can't see: `run` fails unless it takes over from that process"
             )),
             Some(holder) => self.wrong(
@@ -121,12 +121,12 @@ fn agent() -> Result<(), (String, &'static str)> {
 }
 
 /// Which process has an address.
-enum Holder {
+enum AddressHolder {
     Known { name: String, process: u32 },
     Unknown,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for AddressHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Known { name, process } => write!(f, "`{name}` (process {process})"),
@@ -135,7 +135,7 @@ impl fmt::Display for Holder {
     }
 }
 
-impl Holder {
+impl AddressHolder {
     fn of(bind: &Bind) -> Self {
         let inodes = match bind {
             Bind::Tcp(address) => of_port(address.port()),
@@ -219,7 +219,7 @@ mod tests {
         assert!(first.contains("no interface has the address 192.0.2.7"), "{first}");
         assert!(second.contains("192.0.2.1"), "{second}");
         assert!(could_bind(&Bind::Tcp(address)).is_err());
-        let holder = Holder::of(&Bind::Tcp(address)).to_string();
+        let holder = AddressHolder::of(&Bind::Tcp(address)).to_string();
         assert!(holder.contains(&format!("(process {})", std::process::id())), "{holder}");
     }
 
@@ -238,7 +238,7 @@ mod tests {
         let living = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let bind = Bind::Unix { path: path.clone(), mode: 0o600 };
         assert!(could_bind(&bind).is_err());
-        let holder = Holder::of(&bind).to_string();
+        let holder = AddressHolder::of(&bind).to_string();
         assert!(holder.contains(&format!("(process {})", std::process::id())), "{holder}");
         // A process that has ended left the socket behind.
         drop(living);

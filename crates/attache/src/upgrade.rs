@@ -43,7 +43,7 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A socket with its key.
-pub(crate) type Keyed = (String, OwnedFd);
+pub(crate) type KeyedSocket = (String, OwnedFd);
 
 /// How this program was started, so that it can be started again. It is made before its file can be replaced.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ impl Predecessor {
 }
 
 /// Receives what the old process hands over, if there is one.
-pub(crate) fn receive() -> Result<Option<(Predecessor, Vec<Keyed>)>, String> {
+pub(crate) fn receive() -> Result<Option<(Predecessor, Vec<KeyedSocket>)>, String> {
     if env::var_os(MARK).is_none() {
         return Ok(None);
     }

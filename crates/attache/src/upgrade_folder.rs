@@ -33,18 +33,18 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The folder with the programs and with the name of the process that serves.
 #[derive(Clone, Debug)]
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct UpgradeFolder(PathBuf);
 
 /// The process that serves.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Active {
+pub(crate) struct ServingProcess {
     pub(crate) pid: Pid,
     /// When it began, in ticks since the boot. So another process with the same number is not taken for it.
     begun: u64,
     version: String,
 }
 
-impl Folder {
+impl UpgradeFolder {
     /// # Errors
     /// The path is not a folder that can be written to.
     pub(crate) fn new(path: &Path) -> Result<Self, String> {
@@ -78,9 +78,10 @@ impl Folder {
     /// Notes that this process serves. Earlier ones that still drain come after it in the list.
     pub(crate) fn announce(&self) {
         let begun = begun(getpid()).unwrap_or_default();
-        let own = Active { pid: getpid(), begun, version: VERSION.to_owned() };
+        let own = ServingProcess { pid: getpid(), begun, version: VERSION.to_owned() };
         let before = self.running().into_iter().filter(|before| before.pid != getpid());
-        let line = |Active { pid, begun, version }| format!("{} {begun} {version}\n", pid.as_raw_nonzero());
+        let line =
+            |ServingProcess { pid, begun, version }| format!("{} {begun} {version}\n", pid.as_raw_nonzero());
         let text: String = iter::once(own).chain(before).map(line).collect();
         if let Err(error) = self.write("active", &text) {
             tracing::warn!(%error, "the folder of upgrades can't be written to: `attache upgrade` won't find this process");
@@ -88,18 +89,18 @@ impl Folder {
     }
 
     /// The process that serves, if it said so and still runs.
-    pub(crate) fn active(&self) -> Option<Active> {
-        self.last().filter(Active::runs)
+    pub(crate) fn active(&self) -> Option<ServingProcess> {
+        self.last().filter(ServingProcess::runs)
     }
 
     /// The last process that said that it serves; it may have ended.
-    pub(crate) fn last(&self) -> Option<Active> {
-        Active::parse(self.said().lines().next()?)
+    pub(crate) fn last(&self) -> Option<ServingProcess> {
+        ServingProcess::parse(self.said().lines().next()?)
     }
 
     /// The process that serves, and earlier ones that still run.
-    pub(crate) fn running(&self) -> Vec<Active> {
-        self.said().lines().filter_map(Active::parse).filter(Active::runs).collect()
+    pub(crate) fn running(&self) -> Vec<ServingProcess> {
+        self.said().lines().filter_map(ServingProcess::parse).filter(ServingProcess::runs).collect()
     }
 
     fn said(&self) -> String {
@@ -140,7 +141,7 @@ impl Folder {
     }
 }
 
-impl Active {
+impl ServingProcess {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         Some(Self {
@@ -176,7 +177,7 @@ pub(crate) fn upgrade(options: &cli::UpgradeArgs) -> Result<(), Box<dyn std::err
     let say = |line: String| -> io::Result<()> {
         if options.format.is_json() { Ok(()) } else { writeln!(io::stdout(), "{line}") }
     };
-    let folder = Folder(options.upgrade_dir.clone());
+    let folder = UpgradeFolder(options.upgrade_dir.clone());
     let shown = options.upgrade_dir.display();
     let old = folder.active().ok_or_else(|| {
         format!(
@@ -229,7 +230,7 @@ mod tests {
     #[test]
     fn a_process_is_identified_by_its_number_and_its_start() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path()).unwrap();
+        let folder = UpgradeFolder::new(dir.path()).unwrap();
         assert_eq!(folder.active(), None);
         folder.announce();
         let active = folder.active().unwrap();
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn a_process_that_served_before_is_listed_as_long_as_it_runs() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path()).unwrap();
+        let folder = UpgradeFolder::new(dir.path()).unwrap();
         let mut before = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(before.id()).ok().and_then(Pid::from_raw).unwrap();
         folder
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn a_program_that_others_may_write_is_not_run() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path()).unwrap();
+        let folder = UpgradeFolder::new(dir.path()).unwrap();
         assert_eq!(folder.program(), Ok(None));
         folder.install(Path::new("/bin/true")).unwrap();
         let program = folder.program().unwrap().unwrap();
@@ -289,6 +290,6 @@ mod tests {
         folder.note(&Err("why".into()));
         assert_eq!(folder.program(), Ok(None), "the file was renamed");
         assert_eq!(folder.outcome().unwrap(), "failed why\n");
-        assert!(Folder::new(Path::new("/no/such/folder")).unwrap_err().contains("/no/such/folder"));
+        assert!(UpgradeFolder::new(Path::new("/no/such/folder")).unwrap_err().contains("/no/such/folder"));
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     credentials::Credentials,
     error::Error,
     generation::{Generation, UpstreamParts, is_on_demand},
-    prepare::{Prepared, UpstreamSource},
+    prepare::{PreparedGeneration, UpstreamSource},
     process::ProcessState,
 };
 
@@ -85,11 +85,11 @@ impl Upkeep {
     /// Makes the generation from the prepared parts, ready to serve. After the first change no step can fail.
     pub(crate) async fn next_generation(
         &mut self,
-        prepared: Prepared,
+        prepared: PreparedGeneration,
         before: &Generation,
         process: &ProcessState,
     ) -> Result<Generation, Error> {
-        let Prepared {
+        let PreparedGeneration {
             config,
             upstreams,
             listeners,

@@ -16,7 +16,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{proxy::handle::ProxyControl, reloads::Trigger, ticks::tick};
+use crate::{proxy::handle::ProxyControl, reloads::ReloadTrigger, ticks::tick};
 
 /// The time between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,9 +45,9 @@ pub(crate) async fn follow(control: ProxyControl) {
         };
         let Ok((back, found)) = tokio::task::spawn_blocking(look).await else { return };
         watch = back;
-        if found == ConfigLook::Changed {
+        if found == ConfigCheck::Changed {
             // The reload logs and counts its result.
-            let _ = control.reload(Trigger::File).await;
+            let _ = control.reload(ReloadTrigger::File).await;
         }
     }
 }
@@ -93,7 +93,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ConfigLook {
+pub(crate) enum ConfigCheck {
     /// The content is the one that was tried last.
     Unchanged,
     /// It has changed; the next check must find the same content.
@@ -113,30 +113,30 @@ type ConfigStat = (u64, u64, u64, i64, i64, i64, i64);
 
 impl ConfigWatch {
     /// Checks once. `tried` is the digest of the content that was last loaded or refused.
-    fn look(&mut self, files: &[PathBuf], tried: u64) -> ConfigLook {
+    fn look(&mut self, files: &[PathBuf], tried: u64) -> ConfigCheck {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let stats: Vec<_> = files.iter().map(|file| stat(file)).collect();
         let fresh = |stat: &ConfigStat| now.cast_signed().saturating_sub(stat.3.max(stat.5)) <= FRESH;
         if stats == self.seen && self.pending.is_none() && !stats.iter().flatten().any(fresh) {
-            return ConfigLook::Unchanged;
+            return ConfigCheck::Unchanged;
         }
         self.seen = stats;
         if files.iter().any(|file| is_unknown(file)) {
             // The next check reads the file, whatever `stat` says.
             self.seen.clear();
-            return ConfigLook::Unchanged;
+            return ConfigCheck::Unchanged;
         }
         let found = digest(files);
         if found == tried {
             self.pending = None;
-            return ConfigLook::Unchanged;
+            return ConfigCheck::Unchanged;
         }
         if self.pending == Some(found) {
             self.pending = None;
-            return ConfigLook::Changed;
+            return ConfigCheck::Changed;
         }
         self.pending = Some(found);
-        ConfigLook::Settling
+        ConfigCheck::Settling
     }
 }
 
@@ -158,20 +158,20 @@ mod tests {
         let files = vec![dir.path().join("a.yaml"), dir.path().join("secret")];
         fs::write(&files[0], "one").unwrap();
         let (mut watch, tried) = (ConfigWatch::default(), digest(&files));
-        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
+        assert_eq!(watch.look(&files, tried), ConfigCheck::Unchanged);
         fs::write(&files[0], "tw").unwrap();
-        assert_eq!(watch.look(&files, tried), ConfigLook::Settling);
+        assert_eq!(watch.look(&files, tried), ConfigCheck::Settling);
         // The file was only half written.
         fs::write(&files[0], "two").unwrap();
-        assert_eq!(watch.look(&files, tried), ConfigLook::Settling);
-        assert_eq!(watch.look(&files, tried), ConfigLook::Changed);
+        assert_eq!(watch.look(&files, tried), ConfigCheck::Settling);
+        assert_eq!(watch.look(&files, tried), ConfigCheck::Changed);
         let tried = digest(&files);
-        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
+        assert_eq!(watch.look(&files, tried), ConfigCheck::Unchanged);
         // The second file counts too, and so does its creation.
         fs::write(&files[1], "s").unwrap();
         assert_eq!(
             (watch.look(&files, tried), watch.look(&files, tried)),
-            (ConfigLook::Settling, ConfigLook::Changed)
+            (ConfigCheck::Settling, ConfigCheck::Changed)
         );
     }
 
@@ -194,10 +194,10 @@ mod tests {
         fs::write(&files[0], "one").unwrap();
         let (mut watch, tried) = (ConfigWatch::default(), digest(&files));
         fs::write(&files[0], "two").unwrap();
-        assert_eq!(watch.look(&files, tried), ConfigLook::Settling);
+        assert_eq!(watch.look(&files, tried), ConfigCheck::Settling);
         fs::write(&files[0], "one").unwrap();
-        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
-        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
+        assert_eq!(watch.look(&files, tried), ConfigCheck::Unchanged);
+        assert_eq!(watch.look(&files, tried), ConfigCheck::Unchanged);
     }
 
     #[test]
@@ -213,12 +213,12 @@ mod tests {
         symlink("..data/a.yaml", at("a.yaml")).unwrap();
         let files = vec![at("a.yaml")];
         let (mut watch, tried) = (ConfigWatch::default(), digest(&files));
-        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
+        assert_eq!(watch.look(&files, tried), ConfigCheck::Unchanged);
         symlink("..2", at("..tmp")).unwrap();
         fs::rename(at("..tmp"), at("..data")).unwrap();
         assert_eq!(
             (watch.look(&files, tried), watch.look(&files, tried)),
-            (ConfigLook::Settling, ConfigLook::Changed)
+            (ConfigCheck::Settling, ConfigCheck::Changed)
         );
     }
 }

@@ -1,6 +1,6 @@
 //! One worker: a thread, its runtime, and all listeners on it.
 //!
-//! It serves the last [`Update`] that was sent to it. Requests find their routes through a [`Slot`]. So the next request on any connection
+//! It serves the last [`WorkerUpdate`] that was sent to it. Requests find their routes through a [`StackCell`]. So the next request on any connection
 //! uses the new generation, while running requests finish with the generation that they began with. A listener is identified by its binds:
 //! the socket, its queue and its connections survive every reload whose config still has that bind.
 
@@ -29,14 +29,14 @@ use crate::{
     observe::{Observer, OnFinish, on_finish},
     process::ProcessState,
     proxy::sockets::{BindKey, bind_keys},
-    stack::{HttpStack, ListenerStack, OwnAddresses, Slot, Tcp, Tunnels, Upstreams},
+    stack::{HttpStack, ListenerStack, OwnAddresses, StackCell, TcpStack, Tunnels, Upstreams},
 };
 
 /// Longer than the default time to open a connection, so that one attempt has ended before the next begins.
 const PRECONNECT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A new generation for one worker.
-pub(crate) struct Update {
+pub(crate) struct WorkerUpdate {
     pub(crate) generation: Arc<Generation>,
     /// This worker's sockets for the new binds of this generation.
     pub(crate) sockets: Vec<(BindKey, WorkerSocket)>,
@@ -48,7 +48,11 @@ pub(crate) struct Update {
 ///
 /// All workers pass `begin` together, when each has its runtime. So connections that one worker accepts can't use up the file descriptors
 /// that another worker needs to start.
-pub(crate) fn run(process: &Arc<ProcessState>, updates: mpsc::UnboundedReceiver<Update>, begin: &Barrier) {
+pub(crate) fn run(
+    process: &Arc<ProcessState>,
+    updates: mpsc::UnboundedReceiver<WorkerUpdate>,
+    begin: &Barrier,
+) {
     let runtime = LocalRuntime::new();
     begin.wait();
     let runtime = match runtime {
@@ -63,7 +67,7 @@ pub(crate) fn run(process: &Arc<ProcessState>, updates: mpsc::UnboundedReceiver<
 }
 
 /// Serves within a runtime that exists already.
-pub(crate) async fn serve(process: &Arc<ProcessState>, mut updates: mpsc::UnboundedReceiver<Update>) {
+pub(crate) async fn serve(process: &Arc<ProcessState>, mut updates: mpsc::UnboundedReceiver<WorkerUpdate>) {
     let mut worker = WorkerState::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
     spawn_local(attache_resilience::deadline::keep());
@@ -129,7 +133,7 @@ struct ListeningSocket {
     /// The address that it really listens on; a port that was 0 is known only now.
     address: Option<SocketAddr>,
     settings: watch::Sender<Rc<ListenerSettings>>,
-    slot: Slot,
+    slot: StackCell,
     /// Whether programs other than the app can reach it.
     inbound: bool,
     drain: DrainTrigger,
@@ -155,8 +159,8 @@ impl WorkerState {
     }
 
     /// Puts a generation into use. This happens in one turn of the runtime, so no request sees half of it.
-    fn take(&mut self, update: Update) {
-        let Update { generation, sockets, taken } = update;
+    fn take(&mut self, update: WorkerUpdate) {
+        let WorkerUpdate { generation, sockets, taken } = update;
         let observer = Observer::new(&generation, &self.metrics);
         *self.observer.borrow_mut() = observer.clone();
         let own = self.own_addresses(&generation, &sockets);
@@ -192,7 +196,13 @@ impl WorkerState {
                     socket.settings.send_replace(settings.clone());
                     self.listening.push(socket);
                 } else if let Some(sockets) = new.remove(&key) {
-                    self.open(key, sockets, settings.clone(), Slot::new(site.clone()), parts.is_inbound());
+                    self.open(
+                        key,
+                        sockets,
+                        settings.clone(),
+                        StackCell::new(site.clone()),
+                        parts.is_inbound(),
+                    );
                 }
             }
         }
@@ -237,7 +247,7 @@ impl WorkerState {
         key: BindKey,
         sockets: Vec<WorkerSocket>,
         settings: Rc<ListenerSettings>,
-        slot: Slot,
+        slot: StackCell,
         inbound: bool,
     ) {
         let address = sockets.iter().find_map(WorkerSocket::local_addr);
@@ -247,7 +257,7 @@ impl WorkerState {
             following,
             sockets,
             HttpStack(slot.clone()),
-            Tcp(slot.clone()),
+            TcpStack(slot.clone()),
             drain.subscribe(),
         ));
         self.listening.push(ListeningSocket { key, address, settings, slot, inbound, drain });

@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct CompiledPath {
     plain: PlainPath,
     pattern: PathPattern,
-    loose: Loose,
+    loose: LoosePath,
 }
 
 /// How it is compared with a path that has only one reading, like most paths. The two usual kinds of patterns are
@@ -34,7 +34,7 @@ enum PlainPath {
 }
 
 #[derive(Debug)]
-enum Loose {
+enum LoosePath {
     /// As the pattern itself.
     Same,
     /// In another form, for every reading of a path.
@@ -51,12 +51,12 @@ impl CompiledPath {
     pub(crate) fn new(pattern: &PathPattern) -> Self {
         let patterns = |text: &str, make: fn(&str) -> PathPattern| {
             let made = |all: Vec<String>| all.iter().map(|loose| make(&loose.to_ascii_lowercase())).collect();
-            loosen(text).map_or(Loose::None, |all| Loose::of(made(all)))
+            loosen(text).map_or(LoosePath::None, |all| LoosePath::of(made(all)))
         };
         let loose = match pattern {
-            PathPattern::Exact(path) if is_plain(path) => Loose::Same,
+            PathPattern::Exact(path) if is_plain(path) => LoosePath::Same,
             PathPattern::Exact(path) => patterns(path, |path| PathPattern::Exact(path.into())),
-            PathPattern::Prefix(prefix) if is_plain(prefix) => Loose::Same,
+            PathPattern::Prefix(prefix) if is_plain(prefix) => LoosePath::Same,
             PathPattern::Prefix(prefix) => {
                 patterns(prefix, |prefix| PathPattern::Prefix(prefix.trim_end_matches('/').into()))
             }
@@ -65,12 +65,12 @@ impl CompiledPath {
                 // The original's size limit, and half of it more for the other case.
                 let build =
                     RegexBuilder::new(regex.as_str()).case_insensitive(true).size_limit(4 << 20).build();
-                Loose::Regex(build.ok())
+                LoosePath::Regex(build.ok())
             }
         };
         let plain = match (pattern, &loose) {
-            (PathPattern::Exact(path), Loose::Same) => PlainPath::Exact((**path).into()),
-            (PathPattern::Prefix(prefix), Loose::Same) => PlainPath::Prefix((**prefix).into()),
+            (PathPattern::Exact(path), LoosePath::Same) => PlainPath::Exact((**path).into()),
+            (PathPattern::Prefix(prefix), LoosePath::Same) => PlainPath::Prefix((**prefix).into()),
             _ => PlainPath::Otherwise,
         };
         Self { plain, pattern: pattern.clone(), loose }
@@ -102,25 +102,25 @@ impl CompiledPath {
         let ways = 0..all.len().max(1);
         let matched = |found: Truth, matched: bool| found.agree(matched.into());
         match &self.loose {
-            Loose::Same => ways.map(|at| path_matches(&self.pattern, text(at).1)).fold(literal, matched),
-            Loose::Pattern(pattern) => {
+            LoosePath::Same => ways.map(|at| path_matches(&self.pattern, text(at).1)).fold(literal, matched),
+            LoosePath::Pattern(pattern) => {
                 ways.map(|at| path_matches(pattern, text(at).1)).fold(literal, matched)
             }
-            Loose::Patterns(patterns) => {
+            LoosePath::Patterns(patterns) => {
                 let each = patterns.iter().enumerate();
                 each.map(|(at, pattern)| path_matches(pattern, text(at).1)).fold(literal, matched)
             }
-            Loose::Regex(_) if all.is_empty() && literal == Truth::Yes => literal,
-            Loose::Regex(Some(regex)) => {
+            LoosePath::Regex(_) if all.is_empty() && literal == Truth::Yes => literal,
+            LoosePath::Regex(Some(regex)) => {
                 let either = |loose: &str| regex.is_match(loose) || regex.is_match(&format!("{loose}/"));
                 ways.map(|at| either(text(at).0)).fold(literal, matched)
             }
-            Loose::Regex(None) | Loose::None => literal.agree(Truth::Unsure),
+            LoosePath::Regex(None) | LoosePath::None => literal.agree(Truth::Unsure),
         }
     }
 }
 
-impl Loose {
+impl LoosePath {
     /// One for each reading of a path, in their order.
     fn of(patterns: Vec<PathPattern>) -> Self {
         match patterns.split_first() {
@@ -130,7 +130,7 @@ impl Loose {
     }
 }
 
-fn template(segments: &[Segment]) -> Loose {
+fn template(segments: &[Segment]) -> LoosePath {
     let mut patterns = vec![Vec::new(); READINGS];
     for segment in segments {
         let all = match segment {
@@ -138,7 +138,7 @@ fn template(segments: &[Segment]) -> Loose {
             Segment::Literal(text) if text.is_empty() => continue,
             Segment::Literal(text) => match loosen(&format!("/{text}")) {
                 Some(all) => all,
-                None => return Loose::None,
+                None => return LoosePath::None,
             },
             capture => {
                 for pattern in &mut patterns {
@@ -152,9 +152,9 @@ fn template(segments: &[Segment]) -> Loose {
         }
     }
     if patterns.iter().all(|pattern| *pattern == *segments) {
-        Loose::Same
+        LoosePath::Same
     } else {
-        Loose::of(patterns.into_iter().map(PathPattern::Template).collect())
+        LoosePath::of(patterns.into_iter().map(PathPattern::Template).collect())
     }
 }
 

@@ -8,7 +8,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::text::{Numbers, Syntax, expand};
+use crate::text::{NumberTexts, Syntax, expand};
 
 /// Keywords for a value with this syntax.
 fn keywords(syntax: &Syntax) -> Vec<(&'static str, Value)> {
@@ -16,7 +16,7 @@ fn keywords(syntax: &Syntax) -> Vec<(&'static str, Value)> {
     let has_paths = syntax.examples.iter().any(|example| example.starts_with('/'));
     let path = if has_paths { r"\.{1,2}/" } else { r"\.{0,2}/" };
     let mut keywords = vec![("pattern", json!(format!(r"^({})$|\$\{{|^{path}", expand(syntax.pattern))))];
-    if let Numbers::From(low, high) = syntax.numbers {
+    if let NumberTexts::From(low, high) = syntax.numbers {
         keywords.extend([("minimum", json!(low)), ("maximum", json!(high))]);
     }
     keywords

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     diagnostic::Place,
-    text::{Numbers, TextNotation},
+    text::{NumberTexts, TextNotation},
 };
 
 /// The value of a text in the notation `T`.
@@ -49,7 +49,7 @@ impl<T: TextNotation> JsonSchema for Text<T> {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let syntax = T::SYNTAX;
         let types: &[&str] =
-            if syntax.numbers == Numbers::None { &["string"] } else { &["string", "number"] };
+            if syntax.numbers == NumberTexts::None { &["string"] } else { &["string", "number"] };
         let mut schema = json_schema!({ "type": types, "format": syntax.format, "x-what": syntax.what });
         if !syntax.examples.is_empty() {
             schema.insert("examples".into(), syntax.examples.into());

@@ -118,10 +118,10 @@ struct OpenCollection {
     place: Place,
     anchor: usize,
     broken: bool,
-    items: Items,
+    items: OpenItems,
 }
 
-enum Items {
+enum OpenItems {
     Sequence(Vec<YamlNode>),
     /// `places` are those of the keys.
     Mapping {
@@ -186,12 +186,17 @@ impl TreeBuilder<'_> {
             }
             Event::SequenceStart(_, anchor, tag) => {
                 let broken = !self.collection_tag(place, tag.as_deref(), "seq");
-                self.open.push(OpenCollection { place, anchor, broken, items: Items::Sequence(Vec::new()) });
+                self.open.push(OpenCollection {
+                    place,
+                    anchor,
+                    broken,
+                    items: OpenItems::Sequence(Vec::new()),
+                });
                 true
             }
             Event::MappingStart(_, anchor, tag) => {
                 let broken = !self.collection_tag(place, tag.as_deref(), "map");
-                let items = Items::Mapping {
+                let items = OpenItems::Mapping {
                     entries: Vec::new(),
                     places: FirstByKey::default(),
                     key: None,
@@ -277,8 +282,8 @@ impl TreeBuilder<'_> {
         }
         match self.open.last_mut().map(|open| &mut open.items) {
             None => self.root = Some(node),
-            Some(Items::Sequence(items)) => items.push(node),
-            Some(Items::Mapping { entries, places, key, merges }) => match key.take() {
+            Some(OpenItems::Sequence(items)) => items.push(node),
+            Some(OpenItems::Mapping { entries, places, key, merges }) => match key.take() {
                 None => {
                     *key = Some(match node.kind {
                         YamlKind::Scalar(Scalar { text, plain: true, .. }) if text == "<<" => {
@@ -320,12 +325,12 @@ impl TreeBuilder<'_> {
 
     fn collection(&mut self, open: OpenCollection) -> YamlNode {
         let (kind, size, depth) = match open.items {
-            Items::Sequence(items) => {
+            OpenItems::Sequence(items) => {
                 let size = items.iter().map(|node| node.size).sum::<usize>();
                 let depth = items.iter().map(|node| node.depth).max();
                 (YamlKind::Sequence(items), size, depth)
             }
-            Items::Mapping { mut entries, mut places, merges, .. } => {
+            OpenItems::Mapping { mut entries, mut places, merges, .. } => {
                 for merge in merges {
                     self.merge(&mut entries, &mut places, merge);
                 }

@@ -298,18 +298,18 @@ mod tests {
 
     use super::*;
 
-    struct Try(RequestHead, bool);
+    struct CheckedTarget(RequestHead, bool);
 
     type Seen = (TargetForm, String, Option<String>);
 
-    fn h1(method: &str, target: &'static str, headers: &[(&'static str, &'static str)]) -> Try {
+    fn h1(method: &str, target: &'static str, headers: &[(&'static str, &'static str)]) -> CheckedTarget {
         // Built as the reader of HTTP/1 builds it from a request line.
         let uri = Uri::from_maybe_shared(bytes::Bytes::from_static(target.as_bytes())).expect(target);
         let mut parts = RequestHead { method: method.parse().unwrap(), uri, ..RequestHead::default() };
         for (name, value) in headers {
             parts.headers.append(*name, HeaderValue::from_static(value));
         }
-        Try(parts, false)
+        CheckedTarget(parts, false)
     }
 
     /// Built as the reader of HTTP/2 builds it from the pseudo-headers.
@@ -317,7 +317,7 @@ mod tests {
         authority: Option<&'static str>,
         path: &'static str,
         headers: &[(&'static str, &'static str)],
-    ) -> Try {
+    ) -> CheckedTarget {
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(PathAndQuery::from_static(path));
         if let Some(authority) = authority {
@@ -330,7 +330,7 @@ mod tests {
         request
     }
 
-    impl Try {
+    impl CheckedTarget {
         fn version(mut self, version: Version) -> Self {
             self.0.version = version;
             self

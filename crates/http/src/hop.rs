@@ -37,7 +37,7 @@ pub enum Upgrade {
 
 /// What happens to a request that asks for an upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Permitted {
+pub enum UpgradeDecision {
     /// The upgrade is passed on.
     Yes,
     /// The request is served without it.
@@ -68,7 +68,7 @@ impl Upgrade {
     }
 
     /// Whether these settings allow it. A CONNECT is allowed or refused by routes, so these settings always allow it.
-    pub fn permitted(&self, upgrades: &Upgrades) -> Permitted {
+    pub fn permitted(&self, upgrades: &Upgrades) -> UpgradeDecision {
         let allowed = match self {
             // A value that isn't text names no protocol that could be allowed.
             Self::Http1(protocols) => {
@@ -79,10 +79,10 @@ impl Upgrade {
             Self::Connect => true,
         };
         match (allowed, self) {
-            (true, _) => Permitted::Yes,
+            (true, _) => UpgradeDecision::Yes,
             // An extended CONNECT without its protocol would not be a request, so it can't be served without the upgrade.
-            (false, Self::Http1(_)) if *upgrades == Upgrades::Ignore => Permitted::Ignored,
-            (false, _) => Permitted::No,
+            (false, Self::Http1(_)) if *upgrades == Upgrades::Ignore => UpgradeDecision::Ignored,
+            (false, _) => UpgradeDecision::No,
         }
     }
 
@@ -447,22 +447,22 @@ mod tests {
     fn no_list_allows_an_upgrade_that_is_not_text() {
         let only = Upgrades::Only(vec!["websocket".into()]);
         for (protocol, permitted) in [
-            (&b"websocket"[..], Permitted::Yes),
-            (b"WebSocket", Permitted::Yes),
-            (b"\xffwebsocket", Permitted::No),
-            (b"websocket\xff", Permitted::No),
-            (b"websocket, \xff", Permitted::No),
-            (b",", Permitted::No),
-            (b"", Permitted::No),
+            (&b"websocket"[..], UpgradeDecision::Yes),
+            (b"WebSocket", UpgradeDecision::Yes),
+            (b"\xffwebsocket", UpgradeDecision::No),
+            (b"websocket\xff", UpgradeDecision::No),
+            (b"websocket, \xff", UpgradeDecision::No),
+            (b",", UpgradeDecision::No),
+            (b"", UpgradeDecision::No),
         ] {
             let upgrade = Upgrade::Http1(HeaderValue::from_bytes(protocol).unwrap());
             assert_eq!(upgrade.permitted(&only), permitted, "{protocol:?}");
-            assert_eq!(upgrade.permitted(&Upgrades::Any), Permitted::Yes);
+            assert_eq!(upgrade.permitted(&Upgrades::Any), UpgradeDecision::Yes);
         }
-        assert_eq!(Upgrade::Connect.permitted(&only), Permitted::Yes);
+        assert_eq!(Upgrade::Connect.permitted(&only), UpgradeDecision::Yes);
         let extended = Upgrade::Extended(ConnectProtocol::from_static("websocket"));
-        assert_eq!(extended.permitted(&only), Permitted::Yes);
-        assert_eq!(extended.permitted(&Upgrades::Ignore), Permitted::No);
+        assert_eq!(extended.permitted(&only), UpgradeDecision::Yes);
+        assert_eq!(extended.permitted(&Upgrades::Ignore), UpgradeDecision::No);
     }
 
     #[test]

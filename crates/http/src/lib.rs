@@ -40,7 +40,8 @@ pub use client::{AcceptedTraffic, Client, VerifiedIdentity};
 pub use form::form_decoded;
 pub use forwarded::{Via, add_forwarded};
 pub use hop::{
-    CONNECTION_SPECIFIC, Permitted, Upgrade, announced_trailers, host_from_uri, strip_request, strip_response,
+    CONNECTION_SPECIFIC, Upgrade, UpgradeDecision, announced_trailers, host_from_uri, strip_request,
+    strip_response,
 };
 pub use informational::{Informational, OnInformational};
 pub use local_reply::edit_local_reply;

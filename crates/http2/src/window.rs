@@ -33,7 +33,7 @@ const MIN_WINDOW: u32 = 65_535;
 pub struct Window {
     size: u32,
     most: u32,
-    asked: Awaited,
+    asked: MeasurementStep,
     /// The window has grown since the last measurement.
     grown: bool,
     next: Option<Instant>,
@@ -54,7 +54,7 @@ pub struct Window {
 
 /// What the measurement waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Awaited {
+enum MeasurementStep {
     /// Nothing.
     #[default]
     Nothing,
@@ -72,7 +72,7 @@ impl Window {
         Self {
             size: initial,
             most: most.max(initial),
-            asked: Awaited::Nothing,
+            asked: MeasurementStep::Nothing,
             grown: false,
             next: None,
             measured: None,
@@ -95,11 +95,11 @@ impl Window {
     pub fn came(&mut self, stream: u32, bytes: u32, waiting: usize) {
         let bytes = u64::from(bytes);
         if self.measured == Some(stream) {
-            if self.asked == Awaited::Measuring {
+            if self.asked == MeasurementStep::Measuring {
                 self.came += bytes;
                 self.waiting += bytes;
             }
-        } else if self.candidate == Some(stream) && self.asked == Awaited::Nothing {
+        } else if self.candidate == Some(stream) && self.asked == MeasurementStep::Nothing {
             self.begin(stream, bytes, waiting as u64);
         }
     }
@@ -113,10 +113,10 @@ impl Window {
         self.candidate = None;
         self.wants_ping = true;
         if std::mem::take(&mut self.grown) {
-            self.asked = Awaited::Passing;
+            self.asked = MeasurementStep::Passing;
             return;
         }
-        (self.asked, self.measured, self.since) = (Awaited::Measuring, Some(stream), Some(now));
+        (self.asked, self.measured, self.since) = (MeasurementStep::Measuring, Some(stream), Some(now));
         (self.came, self.waiting) = (bytes, waiting + bytes);
     }
 
@@ -137,8 +137,8 @@ impl Window {
     pub fn forget(&mut self, stream: u32) {
         if self.measured == Some(stream) {
             self.measured = None;
-            if matches!(self.asked, Awaited::Taking { .. }) {
-                self.asked = Awaited::Nothing;
+            if matches!(self.asked, MeasurementStep::Taking { .. }) {
+                self.asked = MeasurementStep::Nothing;
             }
         }
         self.candidate = self.candidate.filter(|candidate| *candidate != stream);
@@ -151,8 +151,8 @@ impl Window {
 
     /// The PING was answered.
     pub fn answered(&mut self) {
-        if self.asked != Awaited::Measuring {
-            self.asked = Awaited::Nothing;
+        if self.asked != MeasurementStep::Measuring {
+            self.asked = MeasurementStep::Nothing;
             return;
         }
         let now = Instant::now();
@@ -161,13 +161,13 @@ impl Window {
             return;
         }
         let round_trip = self.since.map_or(Duration::ZERO, |since| now.duration_since(since));
-        self.asked = Awaited::Taking { until: now + round_trip };
+        self.asked = MeasurementStep::Taking { until: now + round_trip };
         self.settle();
     }
 
     /// Grows the window if the reader has read everything in time.
     fn settle(&mut self) {
-        let Awaited::Taking { until } = self.asked else { return };
+        let MeasurementStep::Taking { until } = self.asked else { return };
         if self.waiting > 0 {
             return;
         }
@@ -176,13 +176,13 @@ impl Window {
             self.pause(now);
             return;
         }
-        (self.asked, self.measured, self.next, self.grown) = (Awaited::Nothing, None, None, true);
+        (self.asked, self.measured, self.next, self.grown) = (MeasurementStep::Nothing, None, None, true);
         let wanted = u32::try_from(self.came.saturating_mul(2)).unwrap_or(u32::MAX);
         self.resize(wanted.max(self.size.saturating_mul(2)).min(self.most));
     }
 
     fn pause(&mut self, now: Instant) {
-        (self.asked, self.measured, self.next) = (Awaited::Nothing, None, Some(now + PAUSE));
+        (self.asked, self.measured, self.next) = (MeasurementStep::Nothing, None, Some(now + PAUSE));
     }
 
     /// The process is short of memory: the windows become as small as allowed, and never grow again on this connection.

@@ -15,14 +15,14 @@ const INDENTATION: usize = 256;
 const MAX_REPAIRED_LINES: usize = 2000;
 
 /// A text, and its form for the parser.
-pub(crate) struct Repaired<'t> {
+pub(crate) struct RepairedText<'t> {
     original: &'t str,
     text: Cow<'t, str>,
     /// Where spaces were added, as offsets of the original text, in their order.
     lines: Vec<usize>,
 }
 
-impl<'t> Repaired<'t> {
+impl<'t> RepairedText<'t> {
     pub(crate) fn new(original: &'t str) -> Self {
         Self { original, text: original.into(), lines: Vec::new() }
     }

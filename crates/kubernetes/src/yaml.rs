@@ -15,7 +15,7 @@ use serde_saphyr::granit_parser::{
     Event, Parser, ScalarStyle, ScanError, Span, StructureStyle, Tag, options,
 };
 
-use crate::{repair::Repaired, scalar};
+use crate::{repair::RepairedText, scalar};
 
 /// The most values of one file after its aliases are expanded.
 const MAX_VALUES: usize = 2_000_000;
@@ -72,7 +72,7 @@ struct OpenSpan {
 /// # Errors
 /// What is wrong, and in which line and column.
 pub(crate) fn parse(text: &str) -> Result<Vec<Document>, String> {
-    let mut repaired = Repaired::new(text);
+    let mut repaired = RepairedText::new(text);
     loop {
         match parse_once(&repaired) {
             Ok(documents) => return Ok(documents),
@@ -96,7 +96,7 @@ enum YamlError {
     Meaning(String),
 }
 
-fn parse_once(repaired: &Repaired<'_>) -> Result<Vec<Document>, YamlError> {
+fn parse_once(repaired: &RepairedText<'_>) -> Result<Vec<Document>, YamlError> {
     let limits =
         options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH, emit_comments: false };
     let mut tree = SpanBuilder {
@@ -120,7 +120,7 @@ fn at(span: &Span, what: &str) -> String {
 }
 
 struct SpanBuilder<'t> {
-    repaired: &'t Repaired<'t>,
+    repaired: &'t RepairedText<'t>,
     text: &'t str,
     open: Vec<OpenSpan>,
     anchors: HashMap<usize, Value>,

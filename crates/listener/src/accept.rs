@@ -31,9 +31,9 @@ use crate::{
     connection,
     connection::TcpService,
     handover::{ConnectionCount, ConnectionOwner, DetachedSocket},
-    listening::{AcceptedSocket, Listening},
+    listening::{AcceptedSocket, LocalSocket},
     registry::{AGE_LOOKS, ConnectionOrder, IDLE_SWEEPS, OpenConnection, Registry},
-    request::Accepting,
+    request::AcceptingCount,
     respond::HttpService,
     stream::ClientStream,
 };
@@ -214,7 +214,7 @@ struct AcceptingWorker<H, T> {
     registry: Rc<Registry>,
     metrics: WorkerMetrics,
     /// It exists until the last queued connection is open.
-    accepting: Cell<Option<Accepting>>,
+    accepting: Cell<Option<AcceptingCount>>,
 }
 
 /// The worker that opens new connections, with the current settings.
@@ -258,7 +258,7 @@ where
 {
     let name = current.borrow().settings.listener.name.clone();
     let WorkerSocket { kind, mut seat } = socket;
-    let listening = match Listening::new(kind) {
+    let listening = match LocalSocket::new(kind) {
         Ok(listening) => listening,
         Err(error) => {
             tracing::error!(listener = %name, %error, "can't listen on a socket; this worker accepts no connections from it");
@@ -346,7 +346,7 @@ enum AcceptStep {
 
 impl<H: HttpService, T: TcpService> AcceptingWorker<H, T> {
     /// Opens a connection that another worker accepted.
-    fn adopt(&self, accepted: DetachedSocket, load: ConnectionCount, listening: &Listening) {
+    fn adopt(&self, accepted: DetachedSocket, load: ConnectionCount, listening: &LocalSocket) {
         let listener = &self.settings.listener;
         match AcceptedSocket::adopt(accepted) {
             Ok(fresh) => {

@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// A listener's socket in this worker's runtime.
-pub(crate) enum Listening {
+pub(crate) enum LocalSocket {
     Tcp(TcpListener, SocketAddr),
     // The path is removed when the last worker drops it.
     Unix(UnixListener, std::sync::Arc<UnixPath>),
 }
 
-impl Listening {
+impl LocalSocket {
     pub(crate) fn new(socket: SocketKind) -> io::Result<Self> {
         Ok(match socket {
             SocketKind::Tcp(socket, local) => Self::Tcp(TcpListener::from_std(socket)?, local),

@@ -97,9 +97,9 @@ impl Connections {
     }
 
     /// Notes that one more worker accepts, until the returned value is dropped.
-    pub(crate) fn accepts(self: &Arc<Self>) -> Accepting {
+    pub(crate) fn accepts(self: &Arc<Self>) -> AcceptingCount {
         self.accepting.fetch_add(1, Ordering::Relaxed);
-        Accepting(self.clone())
+        AcceptingCount(self.clone())
     }
 
     /// Takes one of `max` permits; `None` if all are in use. Dropping the permit releases it.
@@ -126,9 +126,9 @@ impl Drop for ListenerPermit {
 
 /// One worker that accepts connections of a listener.
 #[derive(Debug)]
-pub(crate) struct Accepting(Arc<Connections>);
+pub(crate) struct AcceptingCount(Arc<Connections>);
 
-impl Drop for Accepting {
+impl Drop for AcceptingCount {
     fn drop(&mut self) {
         self.0.accepting.fetch_sub(1, Ordering::Release);
     }

@@ -16,7 +16,7 @@ use crate::{Captures, rewrite::CaptureNames};
 
 /// What the variables of a template can name, beside the request itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Ctx<'a> {
+pub struct TemplateContext<'a> {
     /// The client of the request.
     pub client: &'a Client,
     /// The captures of the route's pattern.
@@ -115,7 +115,7 @@ impl CompiledEdits {
 
     /// The changes with the values of this request. Without changes it costs nothing; each value is one allocation,
     /// which becomes the header's storage.
-    pub(crate) fn ready(&self, request: &RequestHead, ctx: &Ctx<'_>) -> ReadyEdits {
+    pub(crate) fn ready(&self, request: &RequestHead, ctx: &TemplateContext<'_>) -> ReadyEdits {
         let mut ready = ReadyEdits::default();
         ready.0.extend(self.remove.iter().map(|name| (name.clone(), FieldRewrite::Remove)));
         for (name, pieces) in &self.set {
@@ -152,7 +152,7 @@ fn pieces(
         .collect()
 }
 
-fn render(pieces: &[EditPiece], request: &RequestHead, ctx: &Ctx<'_>) -> Option<HeaderValue> {
+fn render(pieces: &[EditPiece], request: &RequestHead, ctx: &TemplateContext<'_>) -> Option<HeaderValue> {
     let mut value = Vec::new();
     for piece in pieces {
         match piece {
@@ -165,7 +165,12 @@ fn render(pieces: &[EditPiece], request: &RequestHead, ctx: &Ctx<'_>) -> Option<
     if value.is_empty() { None } else { HeaderValue::from_bytes(value).ok() }
 }
 
-fn push_variable<'a>(value: &mut Vec<u8>, variable: &Variable, request: &'a RequestHead, ctx: &Ctx<'_>) {
+fn push_variable<'a>(
+    value: &mut Vec<u8>,
+    variable: &Variable,
+    request: &'a RequestHead,
+    ctx: &TemplateContext<'_>,
+) {
     let header = |value: Option<ValueRef<'a>>| value.map_or(&b""[..], ValueRef::as_bytes);
     let mut number = String::new();
     let bytes = match variable {

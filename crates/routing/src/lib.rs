@@ -34,7 +34,7 @@ mod upstream_host;
 mod words;
 
 pub use access::AccessExplanation;
-pub use edits::{Ctx, ReadyEdits};
+pub use edits::{ReadyEdits, TemplateContext};
 pub use explain::{
     ConsideredRoute, DestinationShare, Explanation, RouteOutcome, RouteVerdict, explain, explain_tcp,
 };

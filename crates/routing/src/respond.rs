@@ -16,7 +16,7 @@ use crate::{
 
 /// An answer without an upstream.
 #[derive(Debug)]
-pub(crate) enum Direct {
+pub(crate) enum DirectAnswer {
     Redirect {
         status: StatusCode,
         scheme: Option<Name>,
@@ -31,7 +31,7 @@ pub(crate) enum Direct {
     },
 }
 
-impl Direct {
+impl DirectAnswer {
     pub(crate) fn redirect(redirect: &Redirect, names: &CaptureNames<'_>) -> Self {
         Self::Redirect {
             status: redirect.status,

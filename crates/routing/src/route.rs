@@ -13,11 +13,11 @@ use http::{
 };
 
 use crate::{
-    Captures, Ctx, ReadyEdits, RequestFacts, UpstreamHost,
+    Captures, ReadyEdits, RequestFacts, TemplateContext, UpstreamHost,
     conditions::RouteConditions,
     edits::CompiledEdits,
     host,
-    respond::Direct,
+    respond::DirectAnswer,
     rewrite::{CaptureNames, CompiledRewrite},
 };
 
@@ -73,7 +73,7 @@ impl ByHost {
 #[expect(clippy::large_enum_variant, reason = "one for each route, made once; most of them forward")]
 enum RouteKind {
     Forward { forward: Forward, bounds: Vec<u64>, rewrite: CompiledRewrite },
-    Direct(Direct),
+    Direct(DirectAnswer),
 }
 
 /// The action of a route, for the layers that execute it.
@@ -97,8 +97,8 @@ impl CompiledRoute {
                 rewrite: CompiledRewrite::new(&forward.path, pattern),
                 forward: forward.clone(),
             },
-            Action::Redirect(redirect) => RouteKind::Direct(Direct::redirect(redirect, &names)),
-            Action::Respond(respond) => RouteKind::Direct(Direct::respond_with(respond)),
+            Action::Redirect(redirect) => RouteKind::Direct(DirectAnswer::redirect(redirect, &names)),
+            Action::Respond(respond) => RouteKind::Direct(DirectAnswer::respond_with(respond)),
         };
         let captures = request_edits.uses_captures()
             || response_edits.uses_captures()
@@ -127,7 +127,7 @@ impl CompiledRoute {
     }
 
     /// The header changes in both directions for a request, for `explain`.
-    pub(crate) fn edits(&self, request: &RequestHead, ctx: &Ctx<'_>) -> (ReadyEdits, ReadyEdits) {
+    pub(crate) fn edits(&self, request: &RequestHead, ctx: &TemplateContext<'_>) -> (ReadyEdits, ReadyEdits) {
         (self.request_edits.ready(request, ctx), self.response_edits.ready(request, ctx))
     }
 
@@ -236,7 +236,11 @@ impl CompiledRoute {
     ///
     /// # Errors
     /// `bad-request` if a rewritten path breaks the listener's path policy.
-    pub fn prepare_request(&self, request: &mut RequestHead, ctx: &Ctx<'_>) -> Result<ReadyEdits, Refusal> {
+    pub fn prepare_request(
+        &self,
+        request: &mut RequestHead,
+        ctx: &TemplateContext<'_>,
+    ) -> Result<ReadyEdits, Refusal> {
         let request_edits = self.request_edits.ready(request, ctx);
         let response_edits = self.response_edits.ready(request, ctx);
         if let RouteKind::Forward { rewrite, .. } = &self.kind {
@@ -258,7 +262,7 @@ impl CompiledRoute {
     }
 
     /// The answer of a route that redirects or answers directly; `None` if it forwards.
-    pub fn respond(&self, request: &RequestHead, ctx: &Ctx<'_>) -> Option<Response<Body>> {
+    pub fn respond(&self, request: &RequestHead, ctx: &TemplateContext<'_>) -> Option<Response<Body>> {
         let RouteKind::Direct(direct) = &self.kind else { return None };
         let mut response = direct.respond(request, ctx.captures);
         self.response_edits.ready(request, ctx).apply(response.headers_mut());

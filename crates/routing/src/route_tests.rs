@@ -10,7 +10,7 @@ use attache_wire::RequestHead;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
-    Captures, Ctx, RequestFacts, RouteTable, UpstreamHost, explain,
+    Captures, RequestFacts, RouteTable, TemplateContext, UpstreamHost, explain,
     testing::{client, forward, listener, matching, request, route, upstream},
 };
 
@@ -23,7 +23,7 @@ fn sent(route: Route, mut parts: RequestHead, client: &Client) -> Result<(Reques
     let matched = table.find_http(&facts).expect("the route matches");
     let next = UpstreamHost::of(&upstream("next", "next.internal", 8443));
     let host = matched.route.host(&facts, &next);
-    let ctx = Ctx { client, captures: &matched.captures, upstream: UPSTREAM, host };
+    let ctx = TemplateContext { client, captures: &matched.captures, upstream: UPSTREAM, host };
     let edits =
         matched.route.prepare_request(&mut parts, &ctx).map_err(|refusal| refusal.text.into_owned())?;
     let mut down = attache_wire::Fields::new();
@@ -198,7 +198,7 @@ fn answered(
     let client = Client::default();
     let table = RouteTable::new(&listener(vec![route]));
     let matched = table.find_http(&RequestFacts::of(parts, &client)).unwrap();
-    let ctx = Ctx { client: &client, captures: &matched.captures, upstream: "", host: None };
+    let ctx = TemplateContext { client: &client, captures: &matched.captures, upstream: "", host: None };
     let response = matched.route.respond(parts, &ctx).unwrap();
     assert_eq!(response.headers().get("x-route").unwrap(), "r");
     response

@@ -37,7 +37,7 @@ pub use outages::log_outages;
 pub use reason::{Class, Reason};
 pub use text::SharedText;
 pub use trace::{
-    AttemptTrace, Connecting, RequestTrace, SpanId, TraceExports, TraceId, Tracer, Traces,
+    AttemptTrace, ConnectingSpan, RequestTrace, SpanId, TraceExports, TraceId, Tracer, Traces,
     check_trace_context, finish_trace,
 };
 pub use warnings::Warnings;

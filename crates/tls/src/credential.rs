@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use attache_config::model::{self, BasicSecret, Existing};
+use attache_config::model::{self, BasicSecret, ExistingHeader};
 use attache_telemetry::Reason;
 use attache_wire::Fields;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -28,7 +28,7 @@ use crate::{
 pub struct CredentialHeader {
     live: Arc<Reloadable<Option<HeaderValue>>>,
     name: HeaderName,
-    existing: Existing,
+    existing: ExistingHeader,
     file: Arc<PathBuf>,
 }
 
@@ -77,7 +77,7 @@ impl CredentialHeader {
     /// # Errors
     /// There is no secret yet: the request must not be sent.
     pub fn apply(&self, headers: &mut Fields) -> Result<(), NoCredential> {
-        if self.existing == Existing::Keep && headers.contains_key(&self.name) {
+        if self.existing == ExistingHeader::Keep && headers.contains_key(&self.name) {
             return Ok(());
         }
         let set = self.live.with(|value| value.as_ref().map(|value| headers.insert(&self.name, value)));

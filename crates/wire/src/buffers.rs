@@ -24,9 +24,9 @@ pub fn take() -> BytesMut {
 
 /// Whether the reads of a connection fill their buffers, as they do for a large body. Such a connection gets larger buffers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bulk(bool);
+pub struct BulkReads(bool);
 
-impl Bulk {
+impl BulkReads {
     /// Makes room for the next read; returns how much there is.
     pub fn make_room(self, buf: &mut BytesMut) -> usize {
         let room = buf.capacity() - buf.len();
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     /// Reads as much as there is room for, but at most `most`. Returns that as the body's next piece.
-    fn read(bulk: &mut Bulk, buf: &mut BytesMut, most: usize) -> (usize, bytes::Bytes) {
+    fn read(bulk: &mut BulkReads, buf: &mut BytesMut, most: usize) -> (usize, bytes::Bytes) {
         let room = bulk.make_room(buf);
         let n = room.min(most);
         buf.resize(buf.len() + n, b'x');
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_message_is_read_where_the_last_one_stood() {
-        let (mut bulk, mut buf) = (Bulk::default(), BytesMut::new());
+        let (mut bulk, mut buf) = (BulkReads::default(), BytesMut::new());
         let (_, first) = read(&mut bulk, &mut buf, 1000);
         let at = first.as_ptr();
         let (room, second) = read(&mut bulk, &mut buf, 1000);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn reads_that_fill_their_buffer_get_a_larger_one_and_then_the_same_again() {
-        let (mut bulk, mut buf) = (Bulk::default(), BytesMut::new());
+        let (mut bulk, mut buf) = (BulkReads::default(), BytesMut::new());
         assert_eq!(read(&mut bulk, &mut buf, usize::MAX).0, SIZE);
         let (room, first) = read(&mut bulk, &mut buf, usize::MAX);
         assert_eq!(room, LARGE);
@@ -124,6 +124,6 @@ mod tests {
         drop(third);
         // One smaller read keeps the bulk mode; a very small one ends it.
         assert_eq!(read(&mut bulk, &mut buf, 10).0, LARGE - SIZE);
-        assert_eq!(bulk, Bulk::default());
+        assert_eq!(bulk, BulkReads::default());
     }
 }

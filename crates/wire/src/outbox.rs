@@ -35,12 +35,12 @@ pub struct WrongLength;
 pub struct Outbox {
     flat: BytesMut,
     /// Boxed, because waiting connections have none. It costs one allocation for each large piece; writing such a piece costs far more.
-    large: Option<Box<Large>>,
+    large: Option<Box<UncopiedPiece>>,
 }
 
 /// A piece of a body that is not copied.
 #[derive(Debug)]
-struct Large {
+struct UncopiedPiece {
     data: Bytes,
     /// The bytes that end its chunk.
     tail: &'static [u8],
@@ -101,7 +101,7 @@ impl Outbox {
             self.flat.extend_from_slice(&data);
             self.flat.extend_from_slice(tail);
         } else {
-            self.large = Some(Box::new(Large { data, tail }));
+            self.large = Some(Box::new(UncopiedPiece { data, tail }));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 
-use attache_authorization::external::{AuthorizerVerdict, Denial, Granted};
+use attache_authorization::external::{AllowedChanges, AuthorizerVerdict, Denial};
 use attache_config::model::Authorizer;
 use attache_rpc::CallResponse;
 use attache_wire::{Fields, HeadLimits, RequestHead, response};
@@ -53,7 +53,7 @@ fn answer(data: &[u8]) -> Option<CallResponse> {
     })
 }
 
-fn granted(granted: &Granted, config: &Authorizer) {
+fn granted(granted: &AllowedChanges, config: &Authorizer) {
     let before = request();
     let mut after = before.clone();
     if granted.apply(config, &mut after).is_err() {

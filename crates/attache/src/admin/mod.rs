@@ -29,7 +29,7 @@ use crate::{
     inherited::{InheritedSockets, duplicate},
     process::ProcessState,
     proxy::handle::ProxyControl,
-    reloads::Trigger,
+    reloads::ReloadTrigger,
 };
 
 /// The socket's name when it is handed to another process.
@@ -135,7 +135,7 @@ pub(crate) fn serve(
         },
         log: process.log.clone(),
         stats,
-        proxy: Arc::new(Operator(control.clone())),
+        proxy: Arc::new(AdminControl(control.clone())),
         started: SystemTime::now(),
     };
     spawn_local(async move {
@@ -146,15 +146,15 @@ pub(crate) fn serve(
     Ok(())
 }
 
-struct Operator(ProxyControl);
+struct AdminControl(ProxyControl);
 
-impl Operator {
+impl AdminControl {
     fn process(&self) -> &ProcessState {
         self.0.process()
     }
 }
 
-impl AdminTarget for Operator {
+impl AdminTarget for AdminControl {
     fn config(&self) -> Value {
         self.process().generation().config.effective()
     }
@@ -204,7 +204,7 @@ impl AdminTarget for Operator {
         let control = self.0.clone();
         Box::pin(async move {
             let report =
-                control.reload(Trigger::Admin).await.map_err(|why| format!("{}\n", why.trim_end()))?;
+                control.reload(ReloadTrigger::Admin).await.map_err(|why| format!("{}\n", why.trim_end()))?;
             Ok(views::report(&report))
         })
     }

@@ -29,7 +29,7 @@ use tokio::{net::TcpListener, sync::Semaphore, task::spawn_local, time::timeout}
 use crate::{
     bind::any_family,
     inherited::{InheritedSockets, duplicate},
-    upgrade::Keyed,
+    upgrade::KeyedSocket,
 };
 use ask::{HttpGet, ProbeAnswer, ProbeError};
 
@@ -111,7 +111,7 @@ fn key(port: u16) -> String {
 
 impl ProbesSocket {
     /// A handle of the socket for a later process.
-    pub(crate) fn hold(&self) -> Option<Keyed> {
+    pub(crate) fn hold(&self) -> Option<KeyedSocket> {
         Some((key(self.port), duplicate(&self.socket)?))
     }
 

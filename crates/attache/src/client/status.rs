@@ -12,7 +12,7 @@ use super::{
     failing::is_outage,
     http,
     recent::{recent_changes, recent_failures, recent_warnings},
-    text::{Colour, Paint, field, list, millis, percent, rate, span, success_colour, table},
+    text::{Colour, ColourMode, field, list, millis, percent, rate, span, success_colour, table},
     troubles::troubles,
 };
 use crate::cli;
@@ -43,12 +43,12 @@ pub(crate) fn status(options: &cli::StatusArgs) -> Result<ExitCode, Box<dyn std:
         }
         writeln!(out, "{seen:#}")?;
     } else {
-        out.write_all(page(&seen, &troubles, &told, Paint::stdout()).as_bytes())?;
+        out.write_all(page(&seen, &troubles, &told, ColourMode::stdout()).as_bytes())?;
     }
     Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_OUTAGE) })
 }
 
-fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> String {
+fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: ColourMode) -> String {
     let stats = &seen["stats"];
     let lately = &stats["total"]["last_10s"];
     let ready = list(stats, "not_ready").is_empty();
@@ -87,7 +87,7 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
 }
 
 /// Lines below a heading; nothing where there is no line.
-fn section(heading: &str, lines: &[String], paint: Paint, out: &mut String) {
+fn section(heading: &str, lines: &[String], paint: ColourMode, out: &mut String) {
     if !lines.is_empty() {
         let _ = writeln!(out, "\n{}", paint.colour(Colour::Bold, heading));
     }
@@ -96,7 +96,7 @@ fn section(heading: &str, lines: &[String], paint: Paint, out: &mut String) {
     }
 }
 
-fn listeners(seen: &Value, paint: Paint) -> String {
+fn listeners(seen: &Value, paint: ColourMode) -> String {
     let listeners = seen["listeners"].as_array().map_or(&[][..], Vec::as_slice);
     let rows: Vec<_> = listeners
         .iter()
@@ -112,7 +112,7 @@ fn listeners(seen: &Value, paint: Paint) -> String {
     table(&["listener", "at", "connections"], &rows, paint)
 }
 
-fn upstreams(seen: &Value, paint: Paint) -> String {
+fn upstreams(seen: &Value, paint: ColourMode) -> String {
     let upstreams = seen["upstreams"].as_array().map_or(&[][..], Vec::as_slice);
     let rows: Vec<_> = upstreams.iter().map(|upstream| row(upstream, &seen["stats"])).collect();
     table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint)
@@ -171,7 +171,7 @@ mod tests {
 
     fn shown(seen: &Value) -> String {
         let (troubles, told) = troubles(seen);
-        page(seen, &troubles, &told, Paint::none())
+        page(seen, &troubles, &told, ColourMode::none())
     }
 
     #[test]

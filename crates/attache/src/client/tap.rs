@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     http,
-    text::{Colour, Paint, clean, duration, field, list, millis},
+    text::{Colour, ColourMode, clean, duration, field, list, millis},
 };
 use crate::cli;
 
@@ -29,7 +29,7 @@ pub(crate) fn tap(options: &cli::TapArgs) -> Result<(), Box<dyn std::error::Erro
     if answer.status != 200 {
         return Err(http::refused(target, answer.status, &answer.text()?).into());
     }
-    let (mut out, paint) = (io::stdout().lock(), Paint::stdout());
+    let (mut out, paint) = (io::stdout().lock(), ColourMode::stdout());
     let mut body = answer.body;
     let mut seen = 0;
     let mut line = String::new();
@@ -135,7 +135,7 @@ fn path(options: &cli::TapArgs) -> String {
     path
 }
 
-fn show(record: &Value, headers: bool, paint: Paint) -> String {
+fn show(record: &Value, headers: bool, paint: ColourMode) -> String {
     if let Some(dropped) = record.get("dropped") {
         let text = format!(
             "({dropped} more were dropped: they came faster than they could be shown; filter, or --sample)"
@@ -206,12 +206,12 @@ mod tests {
             "method": "GET", "host": "orders.internal", "path": "/v1/\u{1b}items", "upstream": "orders", "endpoint": "10.0.0.8:80",
             "attempts": 3, "total_ms": 1002.5, "request_headers": [["accept", "*/*"], ["authorization", "(hidden)"]],
         });
-        insta::assert_snapshot!(show(&record, true, Paint::none()), @r"
+        insta::assert_snapshot!(show(&record, true, ColourMode::none()), @r"
         08:00:00.123 503  GET orders.internal/v1/\u{1b}items 1.0 s → orders 10.0.0.8:80 3 attempts connect-refused (Connection refused (os error 111))
             > accept: */*
             > authorization: (hidden)
         ");
-        assert!(show(&json!({ "dropped": 7 }), false, Paint::none()).starts_with("(7 more"));
+        assert!(show(&json!({ "dropped": 7 }), false, ColourMode::none()).starts_with("(7 more"));
     }
 
     #[test]

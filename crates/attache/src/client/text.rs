@@ -36,9 +36,9 @@ pub(super) enum Colour {
 
 /// Whether text is coloured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Paint(bool);
+pub(super) struct ColourMode(bool);
 
-impl Paint {
+impl ColourMode {
     /// Colours if standard output is a terminal and `NO_COLOR` isn't set.
     pub(super) fn stdout() -> Self {
         Self(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -124,7 +124,7 @@ pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 }
 
 /// Columns of equal width: the first is aligned left, the others right.
-pub(super) fn table(head: &[&str], rows: &[Vec<(Colour, String)>], paint: Paint) -> String {
+pub(super) fn table(head: &[&str], rows: &[Vec<(Colour, String)>], paint: ColourMode) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|(_, text)| text.chars().count());
         cells.chain(head.get(column).map(|text| text.chars().count())).max().unwrap_or(0)
@@ -191,7 +191,7 @@ mod tests {
             vec![(Colour::Plain, "a".to_owned()), (Colour::Bad, "1234/s".to_owned())],
         ];
         assert_eq!(
-            table(&["upstream", "rate"], &rows, Paint::none()),
+            table(&["upstream", "rate"], &rows, ColourMode::none()),
             "upstream    rate\norders      12/s\na         1234/s\n"
         );
     }

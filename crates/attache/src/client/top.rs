@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use super::{
     failing::{fails_in_a_row, is_outage},
     http,
-    text::{Colour, Paint, clean, field, list, millis, percent, rate, span, success_colour, table},
+    text::{Colour, ColourMode, clean, field, list, millis, percent, rate, span, success_colour, table},
 };
-use crate::cli::{self, Sort, TopTable};
+use crate::cli::{self, SortOrder, TopTable};
 
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
-pub(crate) fn top(options: &cli::Top) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn top(options: &cli::TopArgs) -> Result<(), Box<dyn std::error::Error>> {
     let mut shown = ShownTable { view: options.view, sort: options.sort };
     if options.format.is_json() {
         let (stats, upstreams) = look(options)?;
@@ -32,7 +32,7 @@ pub(crate) fn top(options: &cli::Top) -> Result<(), Box<dyn std::error::Error>> 
     if options.once || !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         // The first request switches the counting of endpoints on, so their counts may still be empty.
         let (stats, upstreams) = look(options)?;
-        let text = page(&stats, &upstreams, shown, columns(), Paint::stdout());
+        let text = page(&stats, &upstreams, shown, columns(), ColourMode::stdout());
         io::stdout().write_all(text.as_bytes())?;
         return Ok(());
     }
@@ -40,7 +40,7 @@ pub(crate) fn top(options: &cli::Top) -> Result<(), Box<dyn std::error::Error>> 
     let keys = keys();
     loop {
         let text = match look(options) {
-            Ok((stats, upstreams)) => page(&stats, &upstreams, shown, columns(), Paint::stdout()),
+            Ok((stats, upstreams)) => page(&stats, &upstreams, shown, columns(), ColourMode::stdout()),
             Err(error) => format!("{error}\n"),
         };
         show(&format!("{text}\n{}", help(shown)))?;
@@ -52,7 +52,7 @@ pub(crate) fn top(options: &cli::Top) -> Result<(), Box<dyn std::error::Error>> 
     }
 }
 
-fn look(options: &cli::Top) -> Result<(Value, Value), Box<dyn std::error::Error>> {
+fn look(options: &cli::TopArgs) -> Result<(Value, Value), Box<dyn std::error::Error>> {
     let get = |path: &str| -> Result<Value, Box<dyn std::error::Error>> {
         Ok(serde_json::from_str(&http::fetch(&options.admin.admin, "GET", path)?)?)
     };
@@ -62,7 +62,7 @@ fn look(options: &cli::Top) -> Result<(Value, Value), Box<dyn std::error::Error>
 #[derive(Clone, Copy, Debug)]
 struct ShownTable {
     view: TopTable,
-    sort: Sort,
+    sort: SortOrder,
 }
 
 impl ShownTable {
@@ -72,17 +72,17 @@ impl ShownTable {
             b'e' => self.view = TopTable::Endpoints,
             b'r' => self.view = TopTable::Routes,
             b'l' => self.view = TopTable::Listeners,
-            b'n' => self.sort = Sort::Name,
-            b's' => self.sort = Sort::Rate,
-            b'f' => self.sort = Sort::Failures,
-            b'p' => self.sort = Sort::P99,
+            b'n' => self.sort = SortOrder::Name,
+            b's' => self.sort = SortOrder::Rate,
+            b'f' => self.sort = SortOrder::Failures,
+            b'p' => self.sort = SortOrder::P99,
             _ => {}
         }
     }
 }
 
 fn help(shown: ShownTable) -> String {
-    let paint = Paint::stdout();
+    let paint = ColourMode::stdout();
     let mark = |key: &str, rest: &str, on: bool| {
         format!(
             "{}{}",
@@ -96,10 +96,10 @@ fn help(shown: ShownTable) -> String {
         mark("r", "outes", shown.view == TopTable::Routes),
         mark("l", "isteners", shown.view == TopTable::Listeners),
         paint.colour(Colour::Dim, "| by"),
-        mark("n", "ame", shown.sort == Sort::Name),
-        mark("s", "peed", shown.sort == Sort::Rate),
-        mark("f", "ailures", shown.sort == Sort::Failures),
-        mark("p", "99", shown.sort == Sort::P99),
+        mark("n", "ame", shown.sort == SortOrder::Name),
+        mark("s", "peed", shown.sort == SortOrder::Rate),
+        mark("f", "ailures", shown.sort == SortOrder::Failures),
+        mark("p", "99", shown.sort == SortOrder::P99),
         paint.colour(Colour::Dim, "|"),
         mark("q", "uit", false),
     ]
@@ -118,14 +118,14 @@ fn columns() -> usize {
 const DISPENSABLE: [usize; 4] = [6, 5, 4, 3];
 
 /// Leaves columns out until the table fits; if that is not enough, the names are cut.
-fn fit(head: &[&str], rows: &[Vec<(Colour, String)>], columns: usize, paint: Paint) -> String {
+fn fit(head: &[&str], rows: &[Vec<(Colour, String)>], columns: usize, paint: ColourMode) -> String {
     let (mut head, mut rows) = (head.to_vec(), rows.to_vec());
     let width = |head: &[&str], rows: &[Vec<(Colour, String)>]| {
         let plain: Vec<Vec<_>> = rows
             .iter()
             .map(|row| row.iter().map(|(_, text)| (Colour::Plain, text.clone())).collect())
             .collect();
-        table(head, &plain, Paint::none()).lines().map(|line| line.chars().count()).max().unwrap_or(0)
+        table(head, &plain, ColourMode::none()).lines().map(|line| line.chars().count()).max().unwrap_or(0)
     };
     for column in DISPENSABLE {
         if width(&head, &rows) <= columns {
@@ -165,7 +165,7 @@ fn wrapped(parts: &[String], widths: &[usize], columns: usize) -> String {
     out
 }
 
-fn page(stats: &Value, upstreams: &Value, shown: ShownTable, columns: usize, paint: Paint) -> String {
+fn page(stats: &Value, upstreams: &Value, shown: ShownTable, columns: usize, paint: ColourMode) -> String {
     let lately = &stats["total"]["last_10s"];
     let mut out = String::new();
     let texts = [
@@ -196,10 +196,10 @@ fn page(stats: &Value, upstreams: &Value, shown: ShownTable, columns: usize, pai
     let mut rows: Vec<_> = list(stats, key).iter().chain(&unseen).collect();
     let number = |row: &Value, key: &str| row["last_10s"][key].as_f64().unwrap_or(-1.0);
     match shown.sort {
-        Sort::Name => {}
-        Sort::Rate => rows.sort_by(|a, b| number(b, "per_second").total_cmp(&number(a, "per_second"))),
-        Sort::Failures => rows.sort_by(|a, b| number(b, "failed").total_cmp(&number(a, "failed"))),
-        Sort::P99 => rows.sort_by(|a, b| number(b, "p99_ms").total_cmp(&number(a, "p99_ms"))),
+        SortOrder::Name => {}
+        SortOrder::Rate => rows.sort_by(|a, b| number(b, "per_second").total_cmp(&number(a, "per_second"))),
+        SortOrder::Failures => rows.sort_by(|a, b| number(b, "failed").total_cmp(&number(a, "failed"))),
+        SortOrder::P99 => rows.sort_by(|a, b| number(b, "p99_ms").total_cmp(&number(a, "p99_ms"))),
     }
     let rows: Vec<_> = rows
         .into_iter()
@@ -399,16 +399,16 @@ mod tests {
             { "name": "a", "kind": "configured", "usable": 1, "endpoints": [{}, {}], "breaker": { "state": "closed" } },
             { "name": "b", "kind": "configured", "usable": 0, "endpoints": [{}], "breaker": { "state": "open" } },
         ]);
-        let shown = ShownTable { view: TopTable::Upstreams, sort: Sort::Rate };
-        insta::assert_snapshot!(page(&stats, &upstreams, shown, usize::MAX, Paint::none()), @r"
+        let shown = ShownTable { view: TopTable::Upstreams, sort: SortOrder::Rate };
+        insta::assert_snapshot!(page(&stats, &upstreams, shown, usize::MAX, ColourMode::none()), @r"
         attache 0.1.0  up 5s  0.0/s  success -  p50 -  p90 -  p99 -
 
         upstream  requests  success  failed  retries     p50     p90     p99        state
         b            200/s  50.00 %       0        2  1.0 ms  2.0 ms  3.0 ms         open
         a            1.0/s  50.00 %       9        2  1.0 ms  2.0 ms  3.0 ms  1/2 failing
         ");
-        let shown = ShownTable { sort: Sort::Failures, ..shown };
-        let text = page(&stats, &upstreams, shown, usize::MAX, Paint::none());
+        let shown = ShownTable { sort: SortOrder::Failures, ..shown };
+        let text = page(&stats, &upstreams, shown, usize::MAX, ColourMode::none());
         assert!(text.find("\na ") < text.find("\nb "), "{text}");
     }
 
@@ -422,9 +422,9 @@ mod tests {
             "upstreams": [row("orders"), row("a-name-that-is-far-too-long-for-a-narrow-terminal")] });
         let upstreams =
             json!([{ "name": "orders", "usable": 0, "endpoints": [{}], "breaker": { "state": "open" } }]);
-        let shown = ShownTable { view: TopTable::Upstreams, sort: Sort::Rate };
+        let shown = ShownTable { view: TopTable::Upstreams, sort: SortOrder::Rate };
         for columns in [60, 80] {
-            let text = page(&stats, &upstreams, shown, columns, Paint::none());
+            let text = page(&stats, &upstreams, shown, columns, ColourMode::none());
             assert!(text.lines().all(|line| line.chars().count() <= columns), "{text}");
             assert!(text.contains("p99") && text.contains("state") && text.contains("3.0 s"), "{text}");
             assert!(text.contains("open"), "{text}");
@@ -435,8 +435,8 @@ mod tests {
     fn an_endpoint_without_counts_is_shown() {
         let upstreams =
             json!([{ "name": "a", "endpoints": [{ "address": "127.0.0.1:1", "state": "healthy" }] }]);
-        let shown = ShownTable { view: TopTable::Endpoints, sort: Sort::Rate };
-        let text = page(&json!({}), &upstreams, shown, usize::MAX, Paint::none());
+        let shown = ShownTable { view: TopTable::Endpoints, sort: SortOrder::Rate };
+        let text = page(&json!({}), &upstreams, shown, usize::MAX, ColourMode::none());
         assert!(text.contains("a 127.0.0.1:1") && text.contains("healthy"), "{text}");
     }
 

@@ -43,7 +43,7 @@ upstreams:
 const PIPE_SECONDS: u64 = 20;
 
 /// Runs the demo to its end.
-pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(options: &cli::DemoArgs) -> Result<(), Box<dyn std::error::Error>> {
     let servers = on_a_thread("demo-upstreams", || async {
         Ok(vec![
             upstreams::start("healthy", ServerBehaviour::Healthy).await?,

@@ -27,7 +27,7 @@ pub(super) struct Resources {
 }
 
 /// The result of one measurement.
-pub(super) struct Usage {
+pub(super) struct ResourceUsage {
     /// For each resource, the share that is in use.
     pub(super) shares: Vec<(&'static str, f64)>,
     open: u64,
@@ -47,7 +47,7 @@ impl Resources {
         Self { groups, descriptors: limit(), looks: 0 }
     }
 
-    pub(super) fn look(&mut self) -> Usage {
+    pub(super) fn look(&mut self) -> ResourceUsage {
         if self.looks.is_multiple_of(LOOKS_FOR_LIMITS) {
             self.groups.iter_mut().for_each(ControlGroup::read_limit);
         }
@@ -61,11 +61,11 @@ impl Resources {
         let used = self.descriptors.map(|limit| open as f64 / limit.max(1) as f64);
         let all = [("memory", memory), ("memory-stall", stalled), ("file-descriptors", used)];
         let shares = all.into_iter().filter_map(|(name, share)| Some((name, share?))).collect();
-        Usage { shares, open, descriptors: self.descriptors }
+        ResourceUsage { shares, open, descriptors: self.descriptors }
     }
 }
 
-impl Usage {
+impl ResourceUsage {
     /// How many more file descriptors can be opened until this share of them is in use.
     pub(super) fn descriptors_below(&self, share: f64) -> i64 {
         let free = self.descriptors.map(|limit| (limit as f64 * share) as i64 - self.open.cast_signed());
@@ -80,10 +80,10 @@ struct ControlGroup {
     /// The limit of the config.
     own_limit: Option<u64>,
     limit: Option<u64>,
-    current: Followed,
-    stat: Followed,
+    current: KernelFile,
+    stat: KernelFile,
     /// Version 1 and kernels without PSI have none.
-    pressure: Option<Followed>,
+    pressure: Option<KernelFile>,
     /// The beginning of the line in `stat` with the memory that the kernel can reclaim.
     cache: &'static str,
 }
@@ -95,7 +95,7 @@ impl ControlGroup {
         } else {
             (&["memory.limit_in_bytes"][..], "memory.usage_in_bytes", "total_inactive_file ")
         };
-        let followed = |name: &str| Followed::new(folder.join(name));
+        let followed = |name: &str| KernelFile::new(folder.join(name));
         let (current, stat) = (followed(current), followed("memory.stat"));
         let pressure = folder.join("memory.pressure").exists().then(|| followed("memory.pressure"));
         Self { folder, limits, own_limit, limit: None, current, stat, pressure, cache }
@@ -121,13 +121,13 @@ impl ControlGroup {
 }
 
 /// A file of the kernel that stays open between measurements: each read from its start returns new values.
-struct Followed {
+struct KernelFile {
     path: PathBuf,
     file: Option<File>,
     buffer: Vec<u8>,
 }
 
-impl Followed {
+impl KernelFile {
     fn new(path: PathBuf) -> Self {
         Self { path, file: None, buffer: Vec::new() }
     }

@@ -30,10 +30,10 @@ use crate::{
     error::Error,
     inherited::{duplicate, probes_key},
     overload,
-    prepare::Prepared,
+    prepare::PreparedGeneration,
     process::{AppState, ProcessState},
     resident, ticks, tls,
-    upgrade::Keyed,
+    upgrade::KeyedSocket,
     upkeep::Upkeep,
     watch as files,
 };
@@ -47,32 +47,32 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long after the start attache releases the pages that only the start needed.
 const SETTLED: Duration = Duration::from_secs(1);
 
-type Started = std::sync::mpsc::Sender<Result<(), Error>>;
+type StartResultSender = std::sync::mpsc::Sender<Result<(), Error>>;
 
 /// Starts the workers. The returned channel closes when all workers have ended.
 pub(super) type StartWorkers = fn(&Arc<ProcessState>) -> Result<(WorkerThreads, mpsc::Receiver<()>), Error>;
 
 /// The channels with orders for the thread.
-pub(crate) struct Orders {
+pub(crate) struct ControlChannels {
     pub(crate) stop: watch::Receiver<ProxyEnd>,
     pub(crate) others: mpsc::UnboundedReceiver<ReloaderOrder>,
 }
 
 /// The ports for operators.
-pub(crate) struct Operators {
+pub(crate) struct OperatorSockets {
     pub(crate) probes: Option<TcpListener>,
     pub(crate) admin: Option<admin::AdminSocket>,
     /// Sockets of other parts of this program. They are handed over with the rest.
-    pub(crate) others: Vec<Keyed>,
+    pub(crate) others: Vec<KeyedSocket>,
 }
 
 /// Runs the thread until the proxy has ended.
 pub(crate) fn run(
     control: &ProxyControl,
-    prepared: Prepared,
-    operators: Operators,
-    orders: Orders,
-    started: &Started,
+    prepared: PreparedGeneration,
+    operators: OperatorSockets,
+    orders: ControlChannels,
+    started: &StartResultSender,
     ended: watch::Sender<bool>,
 ) {
     let process = control.process();
@@ -96,10 +96,10 @@ pub(crate) fn run(
 /// Serves until the proxy has ended.
 pub(super) async fn serve(
     control: &ProxyControl,
-    mut prepared: Prepared,
-    operators: Operators,
-    orders: Orders,
-    started: &Started,
+    mut prepared: PreparedGeneration,
+    operators: OperatorSockets,
+    orders: ControlChannels,
+    started: &StartResultSender,
     start_workers: StartWorkers,
 ) -> Result<(), Error> {
     let process = control.process();

@@ -6,14 +6,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     process::ProcessState,
-    reloads::{ReloadReport, Trigger},
+    reloads::{ReloadReport, ReloadTrigger},
     upgrade::OwnCommand,
 };
 
 /// An order for the [`Reloader`](super::reload::Reloader).
 pub(crate) enum ReloaderOrder {
     /// Read the config again.
-    Reload { trigger: Trigger, reply: oneshot::Sender<Result<ReloadReport, String>> },
+    Reload { trigger: ReloadTrigger, reply: oneshot::Sender<Result<ReloadReport, String>> },
     /// Hand over to a new process. The reply is its id.
     Upgrade { myself: OwnCommand, reply: oneshot::Sender<Result<u32, String>> },
 }
@@ -75,7 +75,7 @@ impl ProxyControl {
 
     /// Reads the config's files again and uses the new config. If it can't, the error says why, and nothing has changed. It waits for
     /// reloads that were requested before.
-    pub(crate) async fn reload(&self, trigger: Trigger) -> Result<ReloadReport, String> {
+    pub(crate) async fn reload(&self, trigger: ReloadTrigger) -> Result<ReloadReport, String> {
         let (reply, answer) = oneshot::channel();
         // If the queue was dropped, the order and its reply were dropped too.
         let _ = self.orders.send(ReloaderOrder::Reload { trigger, reply });

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::handle::ProxyControl;
 use self::{
-    control::{Operators, Orders},
+    control::{ControlChannels, OperatorSockets},
     handle::ProxyEnd,
 };
 use crate::{
@@ -38,8 +38,8 @@ use crate::{
     notify::Supervisor,
     prepare,
     process::ProcessState,
-    reloads::{ReloadReport, TriedReload, Trigger},
-    upgrade::{Keyed, Predecessor},
+    reloads::{ReloadReport, ReloadTrigger, TriedReload},
+    upgrade::{KeyedSocket, Predecessor},
     watch as files,
 };
 
@@ -53,7 +53,7 @@ pub(crate) struct ProxySetup {
     /// Sockets to use instead of new ones.
     pub(crate) handed: InheritedSockets,
     /// Sockets that the program itself serves. They are handed to a new process with the rest.
-    pub(crate) others: Vec<Keyed>,
+    pub(crate) others: Vec<KeyedSocket>,
 }
 
 /// A running proxy. Dropping this value does not end it; [`Proxy::stop`] does.
@@ -87,7 +87,7 @@ impl Proxy {
             }
             other => other?,
         };
-        let operators = Operators { probes, admin: admin::bind(&admin, &mut handed)?, others };
+        let operators = OperatorSockets { probes, admin: admin::bind(&admin, &mut handed)?, others };
         let predecessor = handed.settle();
 
         let (stop, stopping) = watch::channel(ProxyEnd::No);
@@ -97,7 +97,7 @@ impl Proxy {
         let control = ProxyControl { process, stop, orders };
         let thread = {
             let control = control.clone();
-            let orders = Orders { stop: stopping, others: ordered };
+            let orders = ControlChannels { stop: stopping, others: ordered };
             let run = move || control::run(&control, prepared, operators, orders, &started, ending);
             thread::Builder::new().name("control".to_owned()).spawn(run).map_err(Error::Thread)?
         };
@@ -119,7 +119,7 @@ impl Proxy {
         proxy.control.process.reloads.note(TriedReload {
             at,
             took: began.elapsed(),
-            trigger: Trigger::Start,
+            trigger: ReloadTrigger::Start,
             result,
         });
         Ok(proxy)

@@ -35,9 +35,9 @@ use crate::{
     error::{Error, whole},
     generation::Generation,
     inherited::{InheritedSockets, duplicate},
-    prepare::{Prepared, prepare},
+    prepare::{PreparedGeneration, prepare},
     process::ProcessState,
-    reloads::{ReloadReport, TriedReload, Trigger},
+    reloads::{ReloadReport, ReloadTrigger, TriedReload},
     upgrade::{self, OwnCommand},
     upkeep::Upkeep,
     watch as files,
@@ -129,7 +129,7 @@ impl Reloader {
         Ok(pid)
     }
 
-    async fn reload(&mut self, trigger: Trigger) -> Result<ReloadReport, String> {
+    async fn reload(&mut self, trigger: ReloadTrigger) -> Result<ReloadReport, String> {
         let (began, at) = (Instant::now(), SystemTime::now());
         self.process.supervisor.reloading();
         let result = self.attempt().await;
@@ -185,7 +185,11 @@ impl Reloader {
     }
 
     /// Everything from here to the workers' answers happens, or nothing does.
-    async fn switch(&mut self, mut prepared: Prepared, before: &Arc<Generation>) -> Result<(), Error> {
+    async fn switch(
+        &mut self,
+        mut prepared: PreparedGeneration,
+        before: &Arc<Generation>,
+    ) -> Result<(), Error> {
         let sockets = std::mem::take(&mut prepared.sockets);
         let process = &self.process;
         let new = Arc::new(self.upkeep.next_generation(prepared, before, process).await?);
@@ -220,7 +224,7 @@ impl Reloader {
 /// The result of reading the config; it is not used yet.
 struct ReadConfig {
     /// `None` if nothing has changed.
-    prepared: Option<Box<Prepared>>,
+    prepared: Option<Box<PreparedGeneration>>,
     changes: Vec<String>,
     needs_restart: Vec<String>,
     diff: String,

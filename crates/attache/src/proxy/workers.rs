@@ -12,11 +12,11 @@ use crate::{
     error::Error,
     generation::Generation,
     process::ProcessState,
-    worker::{self, Update},
+    worker::{self, WorkerUpdate},
 };
 
 /// The control thread's handle for the workers.
-pub(crate) struct WorkerThreads(Vec<mpsc::UnboundedSender<Update>>);
+pub(crate) struct WorkerThreads(Vec<mpsc::UnboundedSender<WorkerUpdate>>);
 
 impl WorkerThreads {
     /// The number of workers.
@@ -77,7 +77,7 @@ impl WorkerThreads {
             }
         }
         for (updates, sockets) in self.0.iter().zip(by_worker) {
-            let update = Update { generation: generation.clone(), sockets, taken: taken.clone() };
+            let update = WorkerUpdate { generation: generation.clone(), sockets, taken: taken.clone() };
             if updates.send(update).is_err() {
                 tracing::error!("a worker has ended early; its share of the connections is not served");
             }

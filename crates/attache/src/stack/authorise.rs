@@ -20,7 +20,7 @@ use http::HeaderValue;
 use super::{ListenerStack, exit::CallFailure};
 
 /// The request's claims, and the requirements for its token.
-pub(super) struct Token<'p> {
+pub(super) struct TokenRequirement<'p> {
     wanted: &'p JwtUse,
     claims: Option<Rc<Claims>>,
 }
@@ -33,7 +33,7 @@ impl ListenerStack {
         client: &Client,
         route: Option<&'r CompiledRoute>,
         exchange: &Exchange,
-    ) -> Result<Option<Token<'r>>, CallFailure> {
+    ) -> Result<Option<TokenRequirement<'r>>, CallFailure> {
         let others = route.map_or_else(Vec::new, |found| self.table.other_rules(request, client, found));
         if let Some(found) = route {
             for other in others.iter().filter(|other| self.table.asks_more(other, found)) {
@@ -49,7 +49,7 @@ impl ListenerStack {
                     None
                 }
             };
-            token = Some(Token { wanted, claims });
+            token = Some(TokenRequirement { wanted, claims });
         }
         let claims = token.as_ref().and_then(|token| token.claims.as_deref());
         let facts = Facts::of_request(request, client).with_claims(claims);
@@ -196,7 +196,7 @@ impl ListenerStack {
     }
 }
 
-impl Token<'_> {
+impl TokenRequirement<'_> {
     /// Removes the token from the request. The claims for the upstream replace anything that the client wrote there.
     pub(super) fn pass_on(&self, verifier: &TokenVerifier, request: &mut RequestHead) {
         verifier.pass_on(self.wanted, request, self.claims.as_deref());

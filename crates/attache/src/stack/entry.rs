@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
 use attache_http::{
-    Body, CheckedHead, Client, Permitted, TargetForm, add_forwarded, check_head, may_have_trailers,
+    Body, CheckedHead, Client, TargetForm, UpgradeDecision, add_forwarded, check_head, may_have_trailers,
     remove_underscored, request_id, set_client_certificate, strip_request, take_hop,
 };
 use attache_listener::{IdleHold, OnUpgrade};
-use attache_routing::{CompiledRoute, Ctx, MatchedRoute, NamedHost, RequestFacts, RouteAction};
+use attache_routing::{CompiledRoute, MatchedRoute, NamedHost, RequestFacts, RouteAction, TemplateContext};
 use attache_telemetry::{Exchange, Reason, SharedText};
 use attache_upstream::{Call, CallContext};
 use attache_web::{Origin, RequestKind, ResponsePlan};
@@ -18,7 +18,7 @@ use http::{Method, Version};
 use super::{
     ListenerStack,
     ask::Ask,
-    authorise::Token,
+    authorise::TokenRequirement,
     authorizer_answer::AuthorizerAnswer,
     exit::{CallFailure, RequestShape, ResponseContext},
     route::RouteService,
@@ -46,7 +46,7 @@ pub(super) struct CheckedRequest<'a> {
     pub(super) ask: Ask,
     matched: Option<MatchedRoute<'a>>,
     named: NamedHost,
-    pub(super) token: Option<Token<'a>>,
+    pub(super) token: Option<TokenRequirement<'a>>,
 }
 
 impl<'a> CheckedRequest<'a> {
@@ -125,11 +125,11 @@ impl ListenerStack {
         // upgrades
         let permitted = match (found, &ask) {
             (Some(route), Ask::Upgrade(upgrade)) => upgrade.permitted(route.upgrades()),
-            _ => Permitted::Yes,
+            _ => UpgradeDecision::Yes,
         };
         match (permitted, found) {
-            (Permitted::Ignored, _) => ask = Ask::Http,
-            (Permitted::No, Some(route)) => return Err(no_upgrade(route)),
+            (UpgradeDecision::Ignored, _) => ask = Ask::Http,
+            (UpgradeDecision::No, Some(route)) => return Err(no_upgrade(route)),
             _ => {}
         }
 
@@ -173,7 +173,7 @@ impl ListenerStack {
         let parts = request.head_mut();
         let matched = matched.ok_or_else(|| self.no_route(parts))?;
         let route = matched.route;
-        let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", host: None };
+        let mut ctx = TemplateContext { client, captures: &matched.captures, upstream: "", host: None };
         if let RouteAction::Direct = route.step() {
             let response = route.respond(parts, &ctx).ok_or(Reason::InternalError)?;
             if parts.method == Method::CONNECT && response.status().is_success() {

@@ -16,7 +16,9 @@ use std::{
 
 use attache_authorization::{
     AccessPolicy,
-    external::{AuthorizerQuestion, AuthorizerVerdict, Denial, Excerpt, ExternalAuthorizer, Granted},
+    external::{
+        AllowedChanges, AuthorizerQuestion, AuthorizerVerdict, BodyExcerpt, Denial, ExternalAuthorizer,
+    },
 };
 use attache_config::model::{AuthorizerBody, AuthorizerFailure, AuthorizerUse, Name};
 use attache_http::{AnswerContext, Body, BodyError, Client};
@@ -39,7 +41,7 @@ use super::{
 };
 
 /// Which authorizer is asked, and by which rules.
-pub(super) struct Asking<'r> {
+pub(super) struct AuthorizerCheck<'r> {
     external: Option<&'r Rc<ExternalAuthorizer>>,
     context: &'r [(Name, Name)],
     body: bool,
@@ -80,7 +82,7 @@ impl ListenerStack {
         context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
         hold: Option<IdleHold>,
-        added: &mut Option<Box<Granted>>,
+        added: &mut Option<Box<AllowedChanges>>,
         web: &mut Option<Box<ResponsePlan>>,
     ) -> Result<EntryProgress<'_>, CallFailure> {
         let passed = match self.admit(&mut request, &context, web)? {
@@ -137,7 +139,7 @@ impl ListenerStack {
     }
 
     /// Which authorizer is asked: the route's, or else the listener's.
-    fn asking<'r>(&'r self, route: Option<&'r CompiledRoute>) -> Option<Asking<'r>> {
+    fn asking<'r>(&'r self, route: Option<&'r CompiledRoute>) -> Option<AuthorizerCheck<'r>> {
         let of_route = route.and_then(|route| Some((route.authorization()?, Some(route))));
         let of_listener = self.table.authorization().map(|policy| (policy, None));
         let mut both = of_route.into_iter().chain(of_listener);
@@ -147,7 +149,7 @@ impl ListenerStack {
             AuthorizerUse::Off => None,
             AuthorizerUse::Ask { authorizer, context, body } => {
                 let external = self.upstreams.authorizer(*authorizer);
-                Some(Asking { external, context, body: *body, policy, route })
+                Some(AuthorizerCheck { external, context, body: *body, policy, route })
             }
         }
     }
@@ -165,7 +167,7 @@ impl ListenerStack {
 
     async fn ask_external<'r>(
         &self,
-        asking: &Asking<'r>,
+        asking: &AuthorizerCheck<'r>,
         question: &AuthorizerQuestion<'_>,
         exchange: &Exchange,
     ) -> Result<AuthorizerAnswer<'r>, CallFailure> {
@@ -212,7 +214,7 @@ async fn begin_of(
     mut body: Body,
     limit: AuthorizerBody,
     idle: Duration,
-) -> Result<(Excerpt, Body), CallFailure> {
+) -> Result<(BodyExcerpt, Body), CallFailure> {
     let too_large = || {
         let detail = format!("the authorizer gets at most {} bytes", limit.max);
         CallFailure { detail, ..CallFailure::from(Reason::BodyTooLarge) }
@@ -246,7 +248,7 @@ async fn begin_of(
         }
         frames.push_back(frame);
     }
-    let excerpt = Excerpt { bytes: bytes.freeze(), partial };
+    let excerpt = BodyExcerpt { bytes: bytes.freeze(), partial };
     let body = if frames.is_empty() { body } else { Body::stream(ReadAhead { frames, rest: body }) };
     Ok((excerpt, body))
 }

@@ -43,7 +43,7 @@ const READY_HOSTS: usize = 4096;
 /// All upstreams of one generation, for one worker.
 pub(crate) struct Upstreams {
     /// One for each upstream of the config, in its order.
-    all: Vec<One>,
+    all: Vec<UpstreamHandle>,
     /// The secrets that are added to requests.
     credentials: Credentials,
     /// Verifies tokens.
@@ -56,7 +56,7 @@ pub(crate) struct Upstreams {
 
 /// One upstream. It is cheap to clone. Generations that share it share its connections.
 #[derive(Clone)]
-struct One {
+struct UpstreamHandle {
     parts: UpstreamParts,
     named: WorkerUpstream,
     /// If requests name the host: this worker's cache of hosts.
@@ -102,7 +102,7 @@ impl<T> PerHost<T> {
     }
 }
 
-impl One {
+impl UpstreamHandle {
     fn new(parts: &UpstreamParts) -> Self {
         Self {
             named: worker_upstream(&parts.resilience, parts),
@@ -166,8 +166,9 @@ impl Upstreams {
 
     /// The upstreams of a generation. Those that it took over from the previous generation keep their connections.
     pub(crate) fn new(generation: &Generation, before: &Self, own: OwnAddresses) -> Rc<Self> {
-        let one =
-            |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
+        let one = |parts| {
+            before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| UpstreamHandle::new(parts))
+        };
         let all = generation.upstreams.iter().map(one).collect();
         let verifier = Rc::new(TokenVerifier::new(&generation.issuers));
         let credentials = generation.credentials.clone();
@@ -331,7 +332,7 @@ impl Upstreams {
     }
 
     /// The upstream of a destination whose hosts requests name, with this worker's hosts.
-    fn asked(&self, destination: &Destination) -> Result<(&One, &OnDemandHosts), Error> {
+    fn asked(&self, destination: &Destination) -> Result<(&UpstreamHandle, &OnDemandHosts), Error> {
         let asked = self.all.get(destination.upstream.0).and_then(|one| Some((one, &**one.hosts.as_ref()?)));
         asked.ok_or_else(|| Error::new(Reason::InternalError, SentPart::Nothing))
     }

@@ -75,8 +75,8 @@ pub(super) fn split(
         body
     } else {
         let pipe = Rc::new(RefCell::new(MirrorPipe::of(body.size_hint().exact())));
-        *copy.body_mut() = Body::stream(Copied(pipe.clone()));
-        Body::stream(Tee { body, pipe })
+        *copy.body_mut() = Body::stream(MirroredBody(pipe.clone()));
+        Body::stream(CopiedBody { body, pipe })
     };
     let context = CallContext::new(context.client.clone(), exchange.clone());
     let mut timed = Deadline::new(upstream, mirror.timeouts, Arc::clone(state));
@@ -203,12 +203,12 @@ impl Drop for MirrorPipe {
 }
 
 /// The real body. It copies its data to the pipe.
-struct Tee {
+struct CopiedBody {
     body: Body,
     pipe: Rc<RefCell<MirrorPipe>>,
 }
 
-impl http_body::Body for Tee {
+impl http_body::Body for CopiedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -250,7 +250,7 @@ impl http_body::Body for Tee {
     }
 }
 
-impl Drop for Tee {
+impl Drop for CopiedBody {
     fn drop(&mut self) {
         let mut pipe = self.pipe.borrow_mut();
         pipe.cut |= !pipe.ended;
@@ -259,9 +259,9 @@ impl Drop for Tee {
 }
 
 /// The mirror's body.
-struct Copied(Rc<RefCell<MirrorPipe>>);
+struct MirroredBody(Rc<RefCell<MirrorPipe>>);
 
-impl http_body::Body for Copied {
+impl http_body::Body for MirroredBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -289,7 +289,7 @@ impl http_body::Body for Copied {
     }
 }
 
-impl Drop for Copied {
+impl Drop for MirroredBody {
     fn drop(&mut self) {
         let mut pipe = self.0.borrow_mut();
         pipe.gone = true;

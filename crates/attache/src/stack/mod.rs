@@ -68,7 +68,7 @@ use self::{
     route::RouteService,
     serving::{ServedAnswer, ServedRequest, served},
 };
-pub(crate) use self::{hosts::Upstreams, own_addresses::OwnAddresses, tcp::Tcp, tunnel::Tunnels};
+pub(crate) use self::{hosts::Upstreams, own_addresses::OwnAddresses, tcp::TcpStack, tunnel::Tunnels};
 use crate::observe::{Observer, OnFinish};
 
 /// One listener on one worker, ready to serve.
@@ -228,9 +228,9 @@ fn naming(route: &model::Route) -> Option<Name> {
 
 /// Where the requests of a listener find their stack. A reload replaces it.
 #[derive(Clone)]
-pub(crate) struct Slot(Rc<RefCell<Rc<ListenerStack>>>);
+pub(crate) struct StackCell(Rc<RefCell<Rc<ListenerStack>>>);
 
-impl Slot {
+impl StackCell {
     pub(crate) fn new(site: Rc<ListenerStack>) -> Self {
         Self(Rc::new(RefCell::new(site)))
     }
@@ -247,7 +247,7 @@ impl Slot {
 
 /// The [`ListenerStack`] in the form that the listener needs.
 #[derive(Clone)]
-pub(crate) struct HttpStack(pub(crate) Slot);
+pub(crate) struct HttpStack(pub(crate) StackCell);
 
 impl Service<HttpRequest> for HttpStack {
     type Response = Response<Body>;

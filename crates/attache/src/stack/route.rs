@@ -26,14 +26,14 @@ use http::HeaderName;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{Upstreams, hosts::PerHost, mirror, session::Affinities};
+use super::{Upstreams, hosts::PerHost, mirror, session::RouteAffinity};
 
 /// One route that forwards, on one worker.
 pub(super) struct RouteService {
     /// It is borrowed for a call, not cloned: every layer holds counters that all workers share. No call is made within a call.
     front: RefCell<Front<DestinationsService>>,
     /// Which endpoints its calls may use, and which they should prefer.
-    pub(super) affinities: Affinities,
+    pub(super) affinities: RouteAffinity,
     /// Whether it has limits or faults.
     pub(super) is_limited: bool,
     /// Fields that no trailer of a request may have: the route, a credential or a rule uses them, and checks them only in the head.
@@ -83,7 +83,7 @@ impl RouteService {
         let permissions = route.web.cors.is_some().then_some(PERMISSIONS).into_iter().flatten();
         Some(Self {
             front: RefCell::new(front_with(state, asked, destinations)),
-            affinities: Affinities::of(forward),
+            affinities: RouteAffinity::of(forward),
             is_limited,
             withheld: withheld.collect(),
             withheld_back: edited(&route.response_headers).chain(permissions).collect(),

@@ -13,7 +13,7 @@ use http::HeaderValue;
 
 /// What a route wants for the choice of endpoints.
 #[derive(Debug, Default)]
-pub(super) struct Affinities {
+pub(super) struct RouteAffinity {
     subset: Option<Arc<Subset>>,
     /// The affinity of a call without a session, made once.
     plain: Option<Rc<Affinity>>,
@@ -35,7 +35,7 @@ pub(super) struct RequestSession {
     tls: bool,
 }
 
-impl Affinities {
+impl RouteAffinity {
     pub(super) fn of(forward: &Forward) -> Self {
         let subset = forward.subset.clone();
         let plain =

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tower::Service;
 
-use super::{ListenerStack, Slot, ask::Ask, exit::CallFailure};
+use super::{ListenerStack, StackCell, ask::Ask, exit::CallFailure};
 
 /// How long a client that sends nothing is kept connected to a server that sends nothing either, as a multiple of `detect_timeout`. A
 /// server that sends first has begun by then. A client that connected ahead of use would occupy a server connection for nothing.
@@ -129,9 +129,9 @@ fn socket(io: &ClientStream) -> Option<PlainSocket<'_>> {
 
 /// The [`ListenerStack`] in the form that the listener needs for opaque connections.
 #[derive(Clone)]
-pub(crate) struct Tcp(pub(crate) Slot);
+pub(crate) struct TcpStack(pub(crate) StackCell);
 
-impl Service<OpaqueConnection> for Tcp {
+impl Service<OpaqueConnection> for TcpStack {
     type Response = OpaqueOutcome;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<OpaqueOutcome, Infallible>>>>;

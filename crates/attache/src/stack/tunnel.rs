@@ -49,9 +49,9 @@ impl Tunnels {
                     let closer = upstream.closer();
                     copy_both(client, upstream, idle, closer).await.map_err(Into::into)
                 }
-                (Err(error), _) => Err(Lost::new(Reason::ClientClosed, error.to_string())),
-                (_, Some(Err(error))) => Err(Lost::new(error.reason, error.detail())),
-                (_, None) => Err(Lost::new(
+                (Err(error), _) => Err(EarlyTunnelEnd::new(Reason::ClientClosed, error.to_string())),
+                (_, Some(Err(error))) => Err(EarlyTunnelEnd::new(error.reason, error.detail())),
+                (_, None) => Err(EarlyTunnelEnd::new(
                     Reason::UpstreamProtocolError,
                     "the upstream switched protocols without a connection".to_owned(),
                 )),
@@ -68,12 +68,16 @@ impl Tunnels {
                 Ok(client) => {
                     copy_both_sockets(client, |_| None, upstream, &mut guard, rules).await.map_err(Into::into)
                 }
-                Err(error) => Err(Lost::new(Reason::ClientClosed, error.to_string())),
+                Err(error) => Err(EarlyTunnelEnd::new(Reason::ClientClosed, error.to_string())),
             }
         });
     }
 
-    fn run(&self, tunnel: TunnelContext, copy: impl Future<Output = Result<(u64, u64), Lost>> + 'static) {
+    fn run(
+        &self,
+        tunnel: TunnelContext,
+        copy: impl Future<Output = Result<(u64, u64), EarlyTunnelEnd>> + 'static,
+    ) {
         // The listener follows an HTTP/1 connection to its end; for a stream of HTTP/2 it ends with the response.
         tunnel.exchange.handed_over.set(tunnel.hold.is_some());
         self.open.set(self.open.get() + 1);
@@ -84,7 +88,7 @@ impl Tunnels {
                 biased;
                 result = copy => result,
                 _ = PollOnWake::new(drain.reached(DrainPhase::Cut)) => {
-                    Err(Lost::new(Reason::ShuttingDown, "the drain's deadline passed before the end".to_owned()))
+                    Err(EarlyTunnelEnd::new(Reason::ShuttingDown, "the drain's deadline passed before the end".to_owned()))
                 }
             };
             end.record(&result);
@@ -102,19 +106,19 @@ pub(super) struct TunnelContext {
 }
 
 /// Why a tunnel ended early.
-struct Lost {
+struct EarlyTunnelEnd {
     reason: Reason,
     detail: String,
     copied: (u64, u64),
 }
 
-impl Lost {
+impl EarlyTunnelEnd {
     fn new(reason: Reason, detail: String) -> Self {
         Self { reason, detail, copied: (0, 0) }
     }
 }
 
-impl From<TunnelError> for Lost {
+impl From<TunnelError> for EarlyTunnelEnd {
     fn from(error: TunnelError) -> Self {
         let detail = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
         Self { reason: error.reason, detail, copied: error.copied }
@@ -128,7 +132,7 @@ struct TunnelGuard {
 }
 
 impl TunnelGuard {
-    fn record(&self, result: &Result<(u64, u64), Lost>) {
+    fn record(&self, result: &Result<(u64, u64), EarlyTunnelEnd>) {
         let exchange = &self.tunnel.exchange;
         let (received, sent) = match result {
             Ok(copied) => *copied,

@@ -28,10 +28,10 @@ pub(super) enum ReviewRefused {
 
 /// All metrics. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct WebhookMetrics(Arc<All>);
+pub(super) struct WebhookMetrics(Arc<RegisteredMetrics>);
 
 #[derive(Debug)]
-struct All {
+struct RegisteredMetrics {
     registry: Registry,
     reviews: IntCounterVec,
     duration: Histogram,
@@ -85,7 +85,7 @@ impl WebhookMetrics {
         {
             refused.with_label_values(&[why.name()]);
         }
-        Ok(Self(Arc::new(All { registry, reviews, duration, refused, connections, expiry })))
+        Ok(Self(Arc::new(RegisteredMetrics { registry, reviews, duration, refused, connections, expiry })))
     }
 
     pub(super) fn reviewed(&self, outcome: ReviewOutcome, took: Duration) {

@@ -30,15 +30,15 @@ pub(crate) struct WebhookArgs {
     #[command(subcommand)]
     command: Option<WebhookCommand>,
     #[command(flatten)]
-    serve: serve::Serve,
+    serve: serve::ServeArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum WebhookCommand {
     /// Make a certificate authority, and a certificate for the webhook's Service. A second run renews the certificate.
-    Certificates(Certificates),
+    Certificates(CertificatesArgs),
     /// Print the MutatingWebhookConfiguration that tells the API server of the webhook.
-    Manifest(Manifest),
+    Manifest(ManifestArgs),
 }
 
 /// The Service of the webhook.
@@ -54,7 +54,7 @@ struct ServiceName {
 
 /// `attache webhook certificates`
 #[derive(Debug, Args)]
-struct Certificates {
+struct CertificatesArgs {
     /// Folder for ca.crt, ca.key, tls.crt and tls.key.
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
@@ -67,7 +67,7 @@ struct Certificates {
 
 /// `attache webhook manifest`
 #[derive(Debug, Args)]
-struct Manifest {
+struct ManifestArgs {
     #[command(flatten)]
     service: ServiceName,
     /// The certificate authority of the webhook's certificate, PEM.

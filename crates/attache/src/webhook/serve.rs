@@ -54,7 +54,7 @@ const LIMITS: ServerLimits = ServerLimits {
 
 /// The server.
 #[derive(Debug, Args)]
-pub(super) struct Serve {
+pub(super) struct ServeArgs {
     /// Address to listen on. `[::]` also accepts IPv4 clients.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:8443")]
     bind: SocketAddr,
@@ -88,7 +88,7 @@ struct ReviewServer {
 }
 
 /// Serves until the end.
-pub(super) fn run(options: &Serve) -> Result<(), AnyError> {
+pub(super) fn run(options: &ServeArgs) -> Result<(), AnyError> {
     let settings = options.settings.settings()?;
     let _log = attache_telemetry::init_logging(&options.log_level)?;
     if settings.has_unnamed_image() {
@@ -190,7 +190,7 @@ async fn serve(socket: TcpListener, webhook: &Arc<ReviewServer>, end: impl Futur
 }
 
 /// The TLS of the listener is made like that of every listener of attache: the files are checked by the same rules.
-fn acceptor(options: &Serve) -> Result<Acceptor, AnyError> {
+fn acceptor(options: &ServeArgs) -> Result<Acceptor, AnyError> {
     let quoted =
         |path: &Path| serde_json::Value::from(path.display().to_string()).to_string().replace('$', "$$");
     let text = format!(

@@ -21,8 +21,8 @@ mod verdict;
 use attache_config::model::{Authorizer, AuthorizerProtocol};
 use attache_rpc::UpstreamService;
 
-pub use question::{AuthorizerQuestion, Excerpt};
-pub use verdict::{AuthorizerVerdict, Denial, Granted};
+pub use question::{AuthorizerQuestion, BodyExcerpt};
+pub use verdict::{AllowedChanges, AuthorizerVerdict, Denial};
 
 /// A longer answer counts as no answer. A denial may carry a page for people.
 const MAX_ANSWER_BYTES: usize = 1 << 20;

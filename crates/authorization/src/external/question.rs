@@ -29,7 +29,7 @@ pub struct AuthorizerQuestion<'a> {
     /// The request as the upstream would get it, before the route's own changes; `None` for opaque bytes.
     pub request: Option<&'a RequestHead>,
     /// The beginning of its body, if the authorizer gets it.
-    pub body: Option<&'a Excerpt>,
+    pub body: Option<&'a BodyExcerpt>,
     /// The context that the config adds.
     pub context: &'a [(Name, Name)],
     /// The listener, for logs and traces.
@@ -38,7 +38,7 @@ pub struct AuthorizerQuestion<'a> {
 
 /// The beginning of a body.
 #[derive(Clone, Debug, Default)]
-pub struct Excerpt {
+pub struct BodyExcerpt {
     /// Its bytes.
     pub bytes: Bytes,
     /// The body is longer.

@@ -8,7 +8,7 @@ use http::{HeaderName, StatusCode};
 use prost::Message;
 
 use super::{
-    AuthorizerQuestion, AuthorizerVerdict, Excerpt,
+    AuthorizerQuestion, AuthorizerVerdict, BodyExcerpt,
     messages::{
         BoolValue, CheckResponse, DeniedHttpResponse, EnvoyHeaderValue, HeaderValueOption, HttpStatus,
         OkHttpResponse, QueryParameter, RpcStatus,
@@ -86,7 +86,7 @@ fn an_authorizer_gets_the_client_and_the_request() {
             ("content-length", "3"),
         ],
     );
-    let body = Excerpt { bytes: b"\xff\x00a"[..].into(), partial: true };
+    let body = BodyExcerpt { bytes: b"\xff\x00a"[..].into(), partial: true };
     let context: [(Name, Name); 1] = [("tier".into(), "gold".into())];
     let question = AuthorizerQuestion {
         client: &client,

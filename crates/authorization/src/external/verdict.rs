@@ -21,7 +21,7 @@ use super::{
 #[derive(Debug)]
 pub enum AuthorizerVerdict {
     /// The request goes on, with these changes.
-    Granted(Box<Granted>),
+    Granted(Box<AllowedChanges>),
     /// The client gets this denial.
     Denied(Box<Denial>),
 }
@@ -41,7 +41,7 @@ pub struct Denial {
 
 /// The changes of an allowed request and of its response.
 #[derive(Debug, Default)]
-pub struct Granted {
+pub struct AllowedChanges {
     headers: Vec<AuthorizerEdit>,
     remove: Vec<HeaderName>,
     response: Vec<AuthorizerEdit>,
@@ -95,7 +95,7 @@ impl AuthorizerVerdict {
             if answer.denied_response.is_some() || answer.error_response.is_some() {
                 return Err("the answer is OK and a denial or an error at once".into());
             }
-            let granted = Granted::of(answer.ok_response.unwrap_or_default(), config)?;
+            let granted = AllowedChanges::of(answer.ok_response.unwrap_or_default(), config)?;
             return Ok(Self::Granted(Box::new(granted)));
         }
         if answer.error_response.is_some() {
@@ -127,10 +127,10 @@ impl AuthorizerVerdict {
             wanted.filter_map(change).collect()
         };
         if status == StatusCode::OK {
-            let granted = Granted {
+            let granted = AllowedChanges {
                 headers: all(&|name| config.upstream_headers.iter().any(|owned| *owned == *name)),
                 response: all(&|name| is_one_of(name, &config.response_headers)),
-                ..Granted::default()
+                ..AllowedChanges::default()
             };
             return Ok(Self::Granted(Box::new(granted)));
         }
@@ -169,7 +169,7 @@ impl Denial {
     }
 }
 
-impl Granted {
+impl AllowedChanges {
     fn of(answer: OkHttpResponse, config: &Authorizer) -> Result<Self, String> {
         let fields = |options: Vec<HeaderValueOption>, wanted: &dyn Fn(&str) -> bool| {
             let mut changes = Vec::new();

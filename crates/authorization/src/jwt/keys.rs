@@ -54,7 +54,7 @@ pub struct KeySet {
 
 /// A JWK set as received. Each key is read separately, so that an unreadable one doesn't invalidate the others.
 #[derive(Deserialize)]
-struct Set {
+struct JwkSet {
     keys: Vec<Value>,
 }
 
@@ -164,7 +164,7 @@ impl KeySet {
         if text.len() > JwtKeys::MAX_SET_BYTES {
             return Err(KeySetError(format!("longer than {} bytes", JwtKeys::MAX_SET_BYTES)));
         }
-        let set: Set =
+        let set: JwkSet =
             serde_json::from_slice(text).map_err(|error| KeySetError(format!("no JWK set: {error}")))?;
         let found = set.keys.len();
         let keys =

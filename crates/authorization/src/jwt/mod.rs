@@ -68,11 +68,11 @@ pub enum TokenError {
 /// Verifies tokens on one worker.
 #[derive(Debug)]
 pub struct TokenVerifier {
-    issuers: Vec<(Arc<Issuer>, RefCell<Remembered>)>,
+    issuers: Vec<(Arc<Issuer>, RefCell<TokenCache>)>,
 }
 
 #[derive(Debug, Default)]
-struct Remembered {
+struct TokenCache {
     version: u64,
     tokens: HashMap<Box<str>, (Rc<Claims>, Duration)>,
     /// The bytes of all tokens that were added since it was empty.
@@ -158,7 +158,7 @@ impl TokenVerifier {
     }
 
     /// The issuers that the rules accept.
-    fn wanted(&self, wanted: &JwtUse) -> impl Iterator<Item = &(Arc<Issuer>, RefCell<Remembered>)> {
+    fn wanted(&self, wanted: &JwtUse) -> impl Iterator<Item = &(Arc<Issuer>, RefCell<TokenCache>)> {
         wanted.providers.iter().filter_map(|&index| self.issuers.get(index))
     }
 
@@ -205,7 +205,7 @@ impl Issuer {
     fn claims(
         self: &Arc<Self>,
         token: &str,
-        remembered: &mut Remembered,
+        remembered: &mut TokenCache,
         now: Duration,
     ) -> Result<Rc<Claims>, TokenError> {
         let name = &self.config.name;
@@ -219,7 +219,7 @@ impl Issuer {
             return Err(TokenError::NoKeys(format!("{name}: its keys are not there yet")));
         };
         if remembered.version != keys.version {
-            *remembered = Remembered { version: keys.version, ..Remembered::default() };
+            *remembered = TokenCache { version: keys.version, ..TokenCache::default() };
         }
         match remembered.tokens.get(token) {
             Some((claims, until)) if now <= *until => return Ok(claims.clone()),

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Action, Destination, Forward, HeaderEdits, HostRewrite, Match, Mirror, MirrorForm, PathPattern,
-        PathRewrite, Redirect, Respond, Rewrite, Route, TemplatePart, To, Variable, Web,
+        Action, Destination, DestinationsForm, Forward, HeaderEdits, HostRewrite, Match, Mirror, MirrorForm,
+        PathPattern, PathRewrite, Redirect, Respond, Rewrite, Route, TemplatePart, Variable, Web,
     },
     section::{ParsedSection, Section, Shorthand},
     shapes::{OneOrMany, OrOff, Spanned, Text},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A listener's `to`: a route that matches everything.
-pub(crate) fn all(to: Spanned<To>) -> ParsedSection<Route> {
+pub(crate) fn all(to: Spanned<DestinationsForm>) -> ParsedSection<Route> {
     let mut read = ParsedSection::<Route>::default();
     read.rest.to = Some(to);
     read

@@ -11,8 +11,8 @@ use crate::{
     diagnostic::{Place, Problems},
     index::FirstByKey,
     model::{
-        self, Action, Address, Destination, EndpointSource, ListenProtocol, Listener, Name, Policy, To,
-        Traffic, Upstream, UpstreamId, UpstreamProtocol,
+        self, Action, Address, Destination, DestinationsForm, EndpointSource, ListenProtocol, Listener, Name,
+        Policy, Traffic, Upstream, UpstreamId, UpstreamProtocol,
     },
     shapes::{Spanned, Text},
     text::{Label, Scheme, SplitWeight},
@@ -219,19 +219,21 @@ impl Targets {
     /// The destinations of a `to`.
     pub(crate) fn split(
         &mut self,
-        to: &Spanned<To>,
+        to: &Spanned<DestinationsForm>,
         route: Option<&PolicyLevel>,
         by_header: bool,
         problems: &mut Problems,
     ) -> Option<Vec<Destination>> {
         let entries = match &to.value {
-            To::One(name) => {
+            DestinationsForm::One(name) => {
                 let upstream = self.find(&name.0, to.at, problems)?;
                 let policy = self.policy(upstream, route, problems);
                 return Some(vec![Destination { upstream, weight: 1, policy }]);
             }
-            To::Several(names) => return self.several(names, to.at, route, by_header, problems),
-            To::Split(map) => &map.entries,
+            DestinationsForm::Several(names) => {
+                return self.several(names, to.at, route, by_header, problems);
+            }
+            DestinationsForm::Split(map) => &map.entries,
         };
         if by_header {
             let help = "the header chooses, so list the upstreams: `to: [orders, billing]`";

@@ -21,7 +21,7 @@ section! {
         #[schema(examples = [json!({"name": "x-api-key", "file": "/secrets/key"})])]
         header(Spanned<HeaderSecret>),
         /// What happens if the application itself sends this header.
-        existing: Existing = Existing::default(),
+        existing: ExistingHeader = ExistingHeader::default(),
         /// The file may be missing at the start. Until it exists, requests are answered with `no-credential`. With `false`, a missing file
         /// is an error at the start.
         may_come_late: bool = false,
@@ -126,7 +126,7 @@ impl Secret {
 /// What happens to a header that the application sent itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Existing {
+pub enum ExistingHeader {
     /// The secret replaces it.
     #[default]
     Replace,

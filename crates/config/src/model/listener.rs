@@ -39,7 +39,7 @@ section! {
         // In the order of the file; a listener's `to` is the last, matching everything.
         routes(Vec<Spanned<ParsedSection<Route>>>): Vec<Route> = Vec::new(),
         /// The destination of everything that no route matches: an upstream, or a split by weight.
-        to(Spanned<To>),
+        to(Spanned<DestinationsForm>),
         /// The most connections that are open at once, over all workers. attache closes further ones when it accepts them.
         #[schema(minimum = 1)]
         max_connections: usize = 16384,

@@ -12,7 +12,7 @@ section! {
         /// Conditions. Without them, the route matches everything.
         r#match(Spanned<ParsedSection<Match>>) in matcher: Match = Match::default(),
         /// The destination: an upstream, or a split by weight.
-        to(Spanned<To>),
+        to(Spanned<DestinationsForm>),
         /// Answered with a redirect.
         redirect(Spanned<Redirect>),
         /// Answered by attache itself: a status, or with a body.
@@ -77,7 +77,7 @@ pub enum RouteTls {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(extend("examples" = ["orders", {"orders": "95%", "orders-next": "5%"}]))]
-pub(crate) enum To {
+pub(crate) enum DestinationsForm {
     One(Text<Label>),
     Several(Vec<Spanned<Text<Label>>>),
     Split(Mapping<Label, Spanned<Text<WeightText>>>),

@@ -53,7 +53,7 @@ pub(crate) fn wrong<T>(what: impl Into<String>, help: impl Into<String>) -> Resu
 
 /// Which numbers of YAML are texts of a notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Numbers {
+pub(crate) enum NumberTexts {
     /// None.
     None,
     /// All.
@@ -74,7 +74,7 @@ pub(crate) struct Syntax {
     /// The pattern that an editor checks; see [`expand`].
     pub(crate) pattern: &'static str,
     /// Numbers that are such texts.
-    pub(crate) numbers: Numbers,
+    pub(crate) numbers: NumberTexts,
     /// Reads a text, without its value.
     pub(crate) check: fn(&str) -> Result<(), NotationError>,
 }

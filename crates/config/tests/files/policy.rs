@@ -243,7 +243,7 @@ upstreams:
     assert!(policies[0].as_ref().unwrap().may_come_late);
     let own = policies[1].as_ref().unwrap();
     assert_eq!(own.secret, Secret::Basic(BasicSecret { user: "u".into(), password_file: "/p".into() }));
-    assert_eq!(own.existing, Existing::Keep);
+    assert_eq!(own.existing, ExistingHeader::Keep);
     assert_eq!(policies[2], None);
     let identities = &config.listeners[0].routes[2].matcher.identities;
     assert_eq!(identities, &[SanPattern::Uri("spiffe://d/*".into()), SanPattern::Subject("CN=a".into())]);

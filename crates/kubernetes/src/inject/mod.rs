@@ -120,7 +120,7 @@ struct PodPath {
 }
 
 /// The edits for each pod.
-type Work = Vec<(PodPath, Vec<ObjectEdit>)>;
+type PodEdits = Vec<(PodPath, Vec<ObjectEdit>)>;
 
 /// Puts attache into every object of a text that can have it.
 ///
@@ -166,7 +166,7 @@ fn inject_but(
 ) -> Result<InjectedText, String> {
     let before = yaml::parse(text)?;
     let mut reports: HashMap<PodPath, InjectionOutcome> = keep.clone();
-    let mut removals = Work::new();
+    let mut removals = PodEdits::new();
     let all = places(&before, &settings.pod_templates);
     for place in all.iter().filter(|place| !keep.contains_key(place)) {
         match removal(&before, place) {
@@ -181,7 +181,7 @@ fn inject_but(
 
     let documents = yaml::parse(&bare)?;
     let source = StyledText::new(&bare, &documents);
-    let mut work = Work::new();
+    let mut work = PodEdits::new();
     let mut warned: HashMap<PodPath, Vec<String>> = HashMap::new();
     let mut has_unnamed_image = false;
     // The pods before the removal, because it doesn't change which pod it is.
@@ -232,7 +232,7 @@ fn uninject_one(text: &str) -> Result<InjectedText, String> {
     let text = &*readable(text);
     let documents = parsed(text)?;
     let mut reports = HashMap::new();
-    let mut work = Work::new();
+    let mut work = PodEdits::new();
     let all = places(&documents, &[]);
     for place in &all {
         let outcome = match removal(&documents, place) {
@@ -375,12 +375,12 @@ fn normal(pod: &Value) -> Value {
 fn edited(
     text: &str,
     documents: &[Document],
-    work: Work,
+    work: PodEdits,
 ) -> Result<(String, Vec<(PodPath, String)>), String> {
     if let Ok(text) = attempt(text, documents, &work) {
         return Ok((text, Vec::new()));
     }
-    let (mut possible, mut failed) = (Work::new(), Vec::new());
+    let (mut possible, mut failed) = (PodEdits::new(), Vec::new());
     sift(text, documents, work, &mut possible, &mut failed);
     Ok((attempt(text, documents, &possible)?, failed))
 }
@@ -390,8 +390,8 @@ fn edited(
 fn sift(
     text: &str,
     documents: &[Document],
-    mut work: Work,
-    possible: &mut Work,
+    mut work: PodEdits,
+    possible: &mut PodEdits,
     failed: &mut Vec<(PodPath, String)>,
 ) {
     let Err(why) = attempt(text, documents, &work) else { return possible.append(&mut work) };
@@ -419,7 +419,7 @@ fn without_raw(edit: ObjectEdit) -> ObjectEdit {
 }
 
 /// Makes all edits, and reads the result again.
-fn attempt(text: &str, documents: &[Document], work: &Work) -> Result<String, String> {
+fn attempt(text: &str, documents: &[Document], work: &PodEdits) -> Result<String, String> {
     if work.is_empty() {
         return Ok(text.to_owned());
     }

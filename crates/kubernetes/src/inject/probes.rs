@@ -19,7 +19,7 @@ const PROBES: [(&str, &str); 3] =
 const HOOKS: [&str; 2] = ["postStart", "preStop"];
 
 /// A probe or hook that is replaced.
-pub(crate) struct Rewritten {
+pub(crate) struct RewrittenProbe {
     /// Its path in the container: `livenessProbe`, or `lifecycle` and `preStop`.
     pub(crate) place: Vec<&'static str>,
     /// `httpGet`, `tcpSocket` or `grpc`.
@@ -40,7 +40,7 @@ pub(crate) fn rewrite(
     settings: &InjectionSettings,
     all: &mut Map<String, Value>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<Rewritten>, String> {
+) -> Result<Vec<RewrittenProbe>, String> {
     let mut rewritten = Vec::new();
     let probes = PROBES.iter().flat_map(|(probe, kind)| {
         ["httpGet", "tcpSocket", "grpc"]
@@ -76,7 +76,7 @@ pub(crate) fn rewrite(
         };
         all.insert(path.clone(), entry);
         let value = json!({"path": path, "port": APP_PROBES});
-        rewritten.push(Rewritten { place, handler, asked: asked_before, value });
+        rewritten.push(RewrittenProbe { place, handler, asked: asked_before, value });
     }
     Ok(rewritten)
 }

@@ -12,7 +12,7 @@ use std::{
 use attache_telemetry::Reason;
 use attache_wire::{
     FaultKind, MessageFault,
-    buffers::{self, Bulk, SIZE},
+    buffers::{self, BulkReads, SIZE},
     outbox::Outbox,
     server::RequestReader,
 };
@@ -48,7 +48,7 @@ pub(super) struct Http1Io {
     pub(super) task: Option<Waker>,
     /// The task that reads the body, if it is another one.
     pub(super) body_task: Option<Waker>,
-    bulk: Bulk,
+    bulk: BulkReads,
     unflushed: bool,
 }
 
@@ -78,7 +78,7 @@ impl Http1Io {
             body_held: false,
             task: None,
             body_task: None,
-            bulk: Bulk::default(),
+            bulk: BulkReads::default(),
             unflushed: false,
         }
     }

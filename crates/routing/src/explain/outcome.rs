@@ -1,16 +1,16 @@
 //! What happens to a request on its route: where it goes, what it is sent with, or how it is answered.
 
 use attache_config::model::{
-    Address, Credential, EndpointSource, Existing, Mirror, SubsetFallback, Upgrades, Upstream, UpstreamId,
-    Web,
+    Address, Credential, EndpointSource, ExistingHeader, Mirror, SubsetFallback, Upgrades, Upstream,
+    UpstreamId, Web,
 };
-use attache_http::{Client, Permitted, Upgrade};
+use attache_http::{Client, Upgrade, UpgradeDecision};
 use attache_wire::{RequestHead, header::LOCATION};
 use http::Method;
 
 use super::{DestinationShare, RouteOutcome};
 use crate::{
-    CompiledRoute, Ctx, MatchedRoute, RequestFacts, RouteAction, RouteTable, UpstreamHost,
+    CompiledRoute, MatchedRoute, RequestFacts, RouteAction, RouteTable, TemplateContext, UpstreamHost,
     words::{percent, show_admission, show_fault, show_retries, show_timeouts, show_unhealthy},
 };
 
@@ -57,7 +57,7 @@ pub(super) fn outcome(
         RouteAction::Direct => Vec::new(),
     };
     show_hosts(route, request, facts, &hosts, &mut outcome.destinations);
-    let ctx = Ctx {
+    let ctx = TemplateContext {
         client,
         captures: &matched.captures,
         upstream: first.map_or("", |upstream| &upstream.name),
@@ -144,9 +144,9 @@ fn tunnel(route: &CompiledRoute, mut outcome: RouteOutcome) -> RouteOutcome {
 fn upgrade(route: &CompiledRoute, request: &RequestHead, limits: &mut Vec<String>) -> Result<(), String> {
     if let Some(upgrade) = Upgrade::of(request) {
         match upgrade.permitted(route.upgrades()) {
-            Permitted::Yes => {}
-            Permitted::Ignored => limits.push("the upgrade is ignored (`upgrades: ignore`)".into()),
-            Permitted::No => {
+            UpgradeDecision::Yes => {}
+            UpgradeDecision::Ignored => limits.push("the upgrade is ignored (`upgrades: ignore`)".into()),
+            UpgradeDecision::No => {
                 return Err(format!("refuse with upgrade-denied: `upgrades` allows {}", route.upgrades()));
             }
         }
@@ -158,7 +158,7 @@ fn upgrade(route: &CompiledRoute, request: &RequestHead, limits: &mut Vec<String
 
 /// Describes a secret by its file, and never shows the secret.
 fn secret(credential: &Credential) -> String {
-    let how = if credential.existing == Existing::Keep { "set where there is none" } else { "set" };
+    let how = if credential.existing == ExistingHeader::Keep { "set where there is none" } else { "set" };
     format!("{how} {}: the secret in {}", credential.secret.header(), credential.secret.file().display())
 }
 

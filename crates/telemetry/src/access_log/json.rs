@@ -10,12 +10,12 @@ use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 /// Writes a value.
 pub(super) fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
-    Ok(value.serialize(&mut Serializer::with_formatter(out, Visible(CompactFormatter)))?)
+    Ok(value.serialize(&mut Serializer::with_formatter(out, JsonEscaper(CompactFormatter)))?)
 }
 
-struct Visible(CompactFormatter);
+struct JsonEscaper(CompactFormatter);
 
-impl Formatter for Visible {
+impl Formatter for JsonEscaper {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
         // Most of what is logged is ASCII. serde_json escapes its control characters itself, except DEL.

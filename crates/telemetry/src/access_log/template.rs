@@ -92,7 +92,7 @@ pub(super) fn json(
                 io::Result::Ok(())
             })?;
         } else {
-            super::json::write(out, &AsText(Mixed(template, line)))?;
+            super::json::write(out, &AsText(FilledTemplate(template, line)))?;
         }
     }
     out.push(b'}');
@@ -100,9 +100,9 @@ pub(super) fn json(
 }
 
 /// Text and fields, before JSON's own escapes are added.
-struct Mixed<'a>(&'a LogTemplate, &'a LineContext<'a>);
+struct FilledTemplate<'a>(&'a LogTemplate, &'a LineContext<'a>);
 
-impl Display for Mixed<'_> {
+impl Display for FilledTemplate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in &self.0.0 {
             match part {

@@ -50,7 +50,7 @@ impl AttemptTrace {
     }
 
     /// Begins the span of a connection that this attempt needs. It ends when it is dropped.
-    pub fn connecting(&self, endpoint: &Name) -> Connecting {
+    pub fn connecting(&self, endpoint: &Name) -> ConnectingSpan {
         let times = ConnectSpan {
             id: SpanId::new(),
             endpoint: Name::clone(endpoint),
@@ -60,7 +60,7 @@ impl AttemptTrace {
             end: Duration::ZERO,
             reason: None,
         };
-        Connecting { trace: self.trace.clone(), index: self.index, span: Some(times) }
+        ConnectingSpan { trace: self.trace.clone(), index: self.index, span: Some(times) }
     }
 
     /// The upstream has responded: the attempt lasts until the end of the response.
@@ -98,13 +98,13 @@ impl Drop for AttemptTrace {
 
 /// A connection that is being opened for an attempt.
 #[derive(Debug)]
-pub struct Connecting {
+pub struct ConnectingSpan {
     trace: Rc<RequestTrace>,
     index: usize,
     span: Option<ConnectSpan>,
 }
 
-impl Connecting {
+impl ConnectingSpan {
     /// The connection was opened or failed: how long TCP and TLS took, and the reason of a failure.
     pub fn ended(mut self, tcp: Option<Duration>, tls: Option<Duration>, outcome: Result<(), Reason>) {
         if let Some(span) = &mut self.span {
@@ -115,7 +115,7 @@ impl Connecting {
     }
 }
 
-impl Drop for Connecting {
+impl Drop for ConnectingSpan {
     fn drop(&mut self) {
         let Some(mut span) = self.span.take() else { return };
         span.end = self.trace.start.elapsed();

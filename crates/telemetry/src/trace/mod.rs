@@ -33,7 +33,7 @@ use tokio::sync::{Notify, mpsc};
 
 use self::finished::FinishedTrace;
 pub use self::{
-    attempt::{AttemptTrace, Connecting},
+    attempt::{AttemptTrace, ConnectingSpan},
     export::TraceExports,
     ids::{SpanId, TraceId},
     request::RequestTrace,

@@ -1,7 +1,7 @@
 //! Secrets for the application's requests.
 
 use attache_config::model::{
-    BasicSecret, BearerSecret, Credential as Config, Existing, HeaderSecret, Secret,
+    BasicSecret, BearerSecret, Credential as Config, ExistingHeader, HeaderSecret, Secret,
 };
 use attache_telemetry::Reason;
 use attache_wire::{Fields, header::AUTHORIZATION};
@@ -49,7 +49,7 @@ fn the_applications_own_header_is_replaced_unless_the_config_keeps_it() {
     let own = [("authorization", "Bearer its-own")];
     let replace = CredentialHeader::new(&bearer(&files)).unwrap();
     assert_eq!(sent(&replace, &own), ["authorization: Bearer ours"]);
-    let keep = CredentialHeader::new(&Config { existing: Existing::Keep, ..bearer(&files) }).unwrap();
+    let keep = CredentialHeader::new(&Config { existing: ExistingHeader::Keep, ..bearer(&files) }).unwrap();
     assert_eq!(sent(&keep, &own), ["authorization: Bearer its-own"]);
     assert_eq!(sent(&keep, &[]), ["authorization: Bearer ours"]);
 }

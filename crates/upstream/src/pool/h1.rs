@@ -21,7 +21,7 @@ use attache_telemetry::Reason;
 use attache_wire::{
     HeadLimits, MessageFault, Request, ResponseHead, ValueRef,
     body::BodyDecoder,
-    buffers::{self, Bulk},
+    buffers::{self, BulkReads},
     header::UPGRADE,
     outbox::Outbox,
     response::{self, MethodKind, ParsedResponse},
@@ -78,7 +78,7 @@ pub(super) struct H1Connection {
     /// Why the peer reads no more. It may have answered before it closed (RFC 9112 section 9.5), so reading continues.
     write_error: Option<io::Error>,
     unflushed: bool,
-    bulk: Bulk,
+    bulk: BulkReads,
     created: Instant,
     requests: u64,
     keep: bool,
@@ -136,7 +136,7 @@ impl H1Connection {
             wrote: false,
             write_error: None,
             unflushed: false,
-            bulk: Bulk::default(),
+            bulk: BulkReads::default(),
             created: Instant::now(),
             requests: 0,
             keep: true,

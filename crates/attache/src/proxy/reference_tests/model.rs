@@ -84,7 +84,7 @@ pub(super) struct ExpectedOutcome {
 }
 
 /// When open connections of a listener are told to end, and when they are cut.
-type Retire = (u64, u64);
+type DrainTimes = (u64, u64);
 
 impl ReloadHistory {
     /// Whether a reload at this time is accepted.
@@ -102,7 +102,7 @@ impl ReloadHistory {
         self.taken(change).filter(|when| *when < at).count()
     }
 
-    fn retired_by_reloads(&self, place: ListenerPlace) -> Vec<Retire> {
+    fn retired_by_reloads(&self, place: ListenerPlace) -> Vec<DrainTimes> {
         let removals =
             self.taken(ReloadChange::Extra).enumerate().filter(|(n, _)| n % 2 == 1).map(|(_, at)| at);
         let removals = removals.filter(|_| place == ListenerPlace::Extra);
@@ -110,7 +110,7 @@ impl ReloadHistory {
     }
 
     /// What the client sees, and when its connection ends.
-    fn live(&self, client: &ScriptedClient, retires: &[Retire]) -> (Vec<ClientEvent>, u64) {
+    fn live(&self, client: &ScriptedClient, retires: &[DrainTimes]) -> (Vec<ClientEvent>, u64) {
         let after = || retires.iter().filter(|(told, _)| *told >= client.at);
         let told = after().map(|(told, _)| *told).min().unwrap_or(NEVER);
         let cut = after().map(|(_, cut)| *cut).min().unwrap_or(NEVER);

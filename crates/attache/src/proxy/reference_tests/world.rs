@@ -18,11 +18,11 @@ use crate::{
     prepare,
     process::ProcessState,
     proxy::{
-        control::{self, Operators, Orders},
+        control::{self, ControlChannels, OperatorSockets},
         handle::{ProxyControl, ProxyEnd},
         workers::WorkerThreads,
     },
-    reloads::Trigger,
+    reloads::ReloadTrigger,
 };
 
 /// How many turns of the runtime are enough to finish the work of one instant.
@@ -190,8 +190,8 @@ pub(super) async fn run(history: &ReloadHistory) -> ExpectedOutcome {
     let (began, told) = (Instant::now(), control.clone());
     let program = spawn_local(async move {
         let (started, _start) = std::sync::mpsc::channel();
-        let operators = Operators { probes: None, admin: None, others: Vec::new() };
-        let orders = Orders { stop: stopping, others: ordered };
+        let operators = OperatorSockets { probes: None, admin: None, others: Vec::new() };
+        let orders = ControlChannels { stop: stopping, others: ordered };
         let start: control::StartWorkers = WorkerThreads::start_here;
         control::serve(&told, prepared, operators, orders, &started, start).await.unwrap();
         u64::try_from(began.elapsed().as_millis()).unwrap()
@@ -225,7 +225,7 @@ pub(super) async fn run(history: &ReloadHistory) -> ExpectedOutcome {
             let text = state.config(history, dir);
             fs::write(&file, if reload.1 == ReloadChange::Broken { broken } else { &*text }).unwrap();
             let told = control.clone();
-            let reloaded = done(spawn_local(async move { told.reload(Trigger::Admin).await })).await;
+            let reloaded = done(spawn_local(async move { told.reload(ReloadTrigger::Admin).await })).await;
             assert_eq!(reloaded.is_ok(), history.is_taken(reload), "{reloaded:?}");
             acted = true;
         }

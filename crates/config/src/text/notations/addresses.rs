@@ -7,7 +7,7 @@ use crate::{
     model::{AddressMatch, AppUrl, Bind, HostPattern, HostRewrite, Name, OriginPattern, SyslogTo},
     redaction::without_query,
     text::{
-        NotationError, Numbers, OtlpUrl, Syntax, TextNotation, Unit, UpstreamAddress, access, address,
+        NotationError, NumberTexts, OtlpUrl, Syntax, TextNotation, Unit, UpstreamAddress, access, address,
         observe, pattern, source, web, words,
     },
 };

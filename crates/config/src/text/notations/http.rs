@@ -8,7 +8,7 @@ use crate::{
         SanPattern, StatusRange, Template, TokenPlace, ValuePattern,
     },
     text::{
-        NotationError, Numbers, Syntax, TextNotation, Unit, access, header, observe, pattern, retry, web,
+        NotationError, NumberTexts, Syntax, TextNotation, Unit, access, header, observe, pattern, retry, web,
         words,
     },
 };
@@ -33,7 +33,7 @@ notations! {
         "v1", "*", "beta-*", "*-canary", "~v[0-9]+", "!v1", "=*literally*"
     ] {
         read: pattern::value, show: |(value, not)| format!("{}{value}", if *not { "!" } else { "" }),
-        pattern: r"!?(={ANY}|~{ANY}|\*?[^*]*|[^*]*\*)", numbers: Numbers::Any
+        pattern: r"!?(={ANY}|~{ANY}|\*?[^*]*|[^*]*\*)", numbers: NumberTexts::Any
     }
 
     /// A subject alternative name to match.
@@ -81,7 +81,7 @@ notations! {
     /// A header's value with `%{variable}` parts.
     TemplateText: Template = "attache-template", "a header value", ["from %{client.address}", "v1"] {
         read: header::template, show: ToString::to_string,
-        pattern: r"([^%{CONTROL}]|%%|%[^%{{CONTROL}]|%\{{VARIABLE}\})*%?", numbers: Numbers::Any
+        pattern: r"([^%{CONTROL}]|%%|%[^%{{CONTROL}]|%\{{VARIABLE}\})*%?", numbers: NumberTexts::Any
     }
 
     /// A content type.
@@ -177,7 +177,7 @@ notations! {
     ] {
         read: retry::condition, show: ToString::to_string,
         pattern: r"{RETRY_WORD}|\+?0*[45][0-9]{2}|header:{TOKEN}|grpc:({GRPC_STATUS}|\+?0*([1-9]|1[0-6]))",
-        numbers: Numbers::From(400, 599)
+        numbers: NumberTexts::From(400, 599)
     }
 
     /// Statuses: one, a class, or from one to another.
@@ -185,6 +185,6 @@ notations! {
         "404", "5xx", "500-504"
     ] {
         read: observe::statuses, show: ToString::to_string,
-        pattern: r"\+?0*[1-5](xx|[0-9]{2}(-\+?0*[1-5][0-9]{2})?)", numbers: Numbers::From(100, 599)
+        pattern: r"\+?0*[1-5](xx|[0-9]{2}(-\+?0*[1-5][0-9]{2})?)", numbers: NumberTexts::From(100, 599)
     }
 }

@@ -25,7 +25,7 @@ macro_rules! notations {
                     what: $what,
                     examples: &[$($example),*],
                     pattern: concat!($($pattern)?),
-                    numbers: [$($numbers,)? Numbers::None][0],
+                    numbers: [$($numbers,)? NumberTexts::None][0],
                     check: |text| Self::parse(text).map(drop),
                 };
 

@@ -8,7 +8,7 @@ use crate::{
     model::{HedgeAfter, LogTarget, LogTemplate, Name},
     redaction::HIDDEN,
     text::{
-        Authority, NotationError, Numbers, RequestRate, SplitWeight, Syntax, TextNotation, Unit, observe,
+        Authority, NotationError, NumberTexts, RequestRate, SplitWeight, Syntax, TextNotation, Unit, observe,
         retry, show_duration, show_ratio, show_size, show_timeout, units, web, words,
     },
 };
@@ -17,7 +17,7 @@ notations! {
     /// A duration.
     Length: Duration = "attache-duration", "a duration", ["250ms", "1m30s"] {
         read: units::duration, show: |time| show_duration(*time),
-        pattern: "0|{DURATION}", numbers: Numbers::From(0, 0)
+        pattern: "0|{DURATION}", numbers: NumberTexts::From(0, 0)
     }
 
     /// A duration that isn't zero.
@@ -33,37 +33,37 @@ notations! {
     /// A duration, or `off`; zero is off.
     Timeout: Duration = "attache-duration-or-off", "a duration or `off`", ["2s", "off"] {
         read: units::timeout, show: |time| show_timeout(*time),
-        pattern: "0|off|{DURATION}", numbers: Numbers::From(0, 0)
+        pattern: "0|off|{DURATION}", numbers: NumberTexts::From(0, 0)
     }
 
     /// A number of bytes.
     Size: usize = "attache-size", "a size", ["64KiB", "1MB"] {
         read: |text| units::size(text, 0, 1 << 30), show: |bytes| show_size(*bytes as u64),
-        pattern: "{SIZE}", numbers: Numbers::From(0, 1 << 30)
+        pattern: "{SIZE}", numbers: NumberTexts::From(0, 1 << 30)
     }
 
     /// Bytes of a message head: below 8 KiB HTTP parsers have no room to read into.
     HeadSize: usize = "attache-head-size", "a size from 8KiB to 16MiB", ["64KiB"] {
         read: |text| units::size(text, 8 << 10, 16 << 20), show: |bytes| show_size(*bytes as u64),
-        pattern: "{HEAD_SIZE}", numbers: Numbers::From(8 << 10, 16 << 20)
+        pattern: "{HEAD_SIZE}", numbers: NumberTexts::From(8 << 10, 16 << 20)
     }
 
     /// An HTTP/2 window (RFC 9113 section 6.9): at least the 65,535 bytes every connection begins with.
     WindowSize: u32 = "attache-window-size", "a size from 65535 to 2147483647 bytes", ["256KiB"] {
         read: units::window_size, show: |bytes| show_size((*bytes).into()),
-        pattern: "{WINDOW_SIZE}", numbers: Numbers::From(65_535, (1 << 31) - 1)
+        pattern: "{WINDOW_SIZE}", numbers: NumberTexts::From(65_535, (1 << 31) - 1)
     }
 
     /// A share, 0 to 1.
     Ratio: f64 = "attache-ratio", "a ratio", ["20%", "0.2"] {
         read: units::ratio, show: |ratio| show_ratio(*ratio),
-        pattern: r"{PERCENT}|0*(1(\.0*)?|0(\.[0-9]*)?|\.[0-9]+)", numbers: Numbers::From(0, 1)
+        pattern: r"{PERCENT}|0*(1(\.0*)?|0(\.[0-9]*)?|\.[0-9]+)", numbers: NumberTexts::From(0, 1)
     }
 
     /// A weight in a split.
     WeightText: SplitWeight = "attache-weight", "a percentage or a weight", ["95%", "3"] {
         read: units::weight,
-        pattern: r"{PERCENT}|\+?0*([0-9]{1,6}|1000000)", numbers: Numbers::From(0, 1_000_000)
+        pattern: r"{PERCENT}|\+?0*([0-9]{1,6}|1000000)", numbers: NumberTexts::From(0, 1_000_000)
     }
 
     /// Requests in a time.
@@ -95,7 +95,7 @@ notations! {
         "%{time} %{status} %{method} %{path}", "%{request.header.user-agent}"
     ] {
         read: observe::log_template, show: ToString::to_string,
-        pattern: r"([^%\n\r]|%%|%[^%{\n\r]|%\{{LOG_FIELD}\})*%?", numbers: Numbers::Any
+        pattern: r"([^%\n\r]|%%|%[^%{\n\r]|%\{{LOG_FIELD}\})*%?", numbers: NumberTexts::Any
     }
 
     /// A JSON pointer (RFC 6901).
@@ -111,18 +111,18 @@ notations! {
     /// The name of a listener, route or upstream; it becomes a label.
     Label: Name = "attache-name", "a name", ["orders"] {
         read: words::label, show: ToString::to_string,
-        pattern: "[0-9A-Za-z][0-9A-Za-z_./-]{0,99}", numbers: Numbers::Any
+        pattern: "[0-9A-Za-z][0-9A-Za-z_./-]{0,99}", numbers: NumberTexts::Any
     }
 
     /// Any text that isn't empty.
     Word: Name = "attache-text", "a text", [] {
-        read: words::word, show: ToString::to_string, pattern: "{ANY_CHARACTER}+", numbers: Numbers::Any
+        read: words::word, show: ToString::to_string, pattern: "{ANY_CHARACTER}+", numbers: NumberTexts::Any
     }
 
     /// A user of HTTP's Basic scheme.
     UserName: Name = "attache-user", "a user", ["shop"] {
         read: words::user, show: ToString::to_string,
-        pattern: r"[^:\x00-\x1f\x7f]+", numbers: Numbers::Any
+        pattern: r"[^:\x00-\x1f\x7f]+", numbers: NumberTexts::Any
     }
 
     /// A secret that others are derived from.
@@ -164,13 +164,13 @@ notations! {
         // The bytes that are sent may be a password (Redis' AUTH).
         read: words::octets, show: |bytes| format!("{HIDDEN} {} bytes", bytes.len()),
         pattern: "hex:(:*[0-9A-Fa-f]:*[0-9A-Fa-f])+:*|h|he|hex|([^h]|h[^e]|he[^x]|hex[^:]){ANY}",
-        numbers: Numbers::Any
+        numbers: NumberTexts::Any
     }
 
     /// Mode of a Unix socket, octal.
     SocketMode: u32 = "attache-file-mode", "an octal file mode", ["0660"] {
         read: words::socket_mode, pattern: r"(0o)?\+?0*[0-7]{1,3}",
         // `0660` is 432 for an editor that reads YAML 1.1, and 660 for one of YAML 1.2.
-        numbers: Numbers::From(0, 777)
+        numbers: NumberTexts::From(0, 777)
     }
 }
