@@ -102,6 +102,40 @@ const QUIET: &[&str] = &[
     "log",
     "logid",
     "service",
+    "egd",
+    "engine",
+    "enginectrl",
+    "enginedefault",
+    "enginenum",
+    "local",
+    "provider",
+    "providerparameter",
+    "pty",
+    "reset",
+    "retry",
+    "securitylevel",
+    "sessionresume",
+    "setenv",
+    "stack",
+    "taskbar",
+    "ticketkeysecret",
+    "ticketmacsecret",
+];
+
+/// Keys that decide who passes, and that attache can't express.
+const CLOSING: &[&str] = &[
+    "exec",
+    "protocol",
+    "psksecrets",
+    "checkip",
+    "checkemail",
+    "crlfile",
+    "crlpath",
+    "config",
+    "ident",
+    "libwrap",
+    "ocsp",
+    "ocspaia",
 ];
 
 fn section(at: FileLine, name: String, pairs: &[(String, String)]) -> TlsService {
@@ -151,28 +185,33 @@ fn section(at: FileLine, name: String, pairs: &[(String, String)]) -> TlsService
     }
     for (key, value) in pairs {
         match key.as_str() {
-            key if QUIET.contains(&key) || key.starts_with("timeout") => {}
+            key if QUIET.contains(&key) || key.starts_with("timeout") || key.starts_with("icon") => {}
+            "libwrap" | "ocspaia" if value.eq_ignore_ascii_case("no") => {}
+            "include" => {
+                let why = format!(
+                    "the files of `include = {value}` are not read, and they may have rules for it. Replace this line by their content; then import again"
+                );
+                out.remarks.point(&at, format!("{why}."));
+                out.closed.get_or_insert(why);
+            }
             "protocol" | "exec" | "execargs" | "psksecrets" | "pskidentity" | "transparent" | "redirect"
-            | "capath" | "crlfile" | "crlpath" | "ocsp" | "ocspaia" | "checkip" | "checkemail"
-            | "engineid" | "xforwardedfor" | "config" => {
+            | "capath" | "castore" | "caengine" | "crlfile" | "crlpath" | "ocsp" | "ocspaia" | "ocspflag"
+            | "ocspnonce" | "ocsprequire" | "checkip" | "checkemail" | "engineid" | "xforwardedfor"
+            | "config" | "ident" | "libwrap" => {
                 out.remarks.point(&at, format!("`{key} = {value}` is not carried over."));
-                if matches!(
-                    key.as_str(),
-                    "exec"
-                        | "protocol"
-                        | "psksecrets"
-                        | "checkip"
-                        | "checkemail"
-                        | "crlfile"
-                        | "crlpath"
-                        | "config"
-                ) {
+                if CLOSING.contains(&key.as_str()) {
                     out.closed.get_or_insert_with(|| {
-                        format!("`{key}` can't be said here. Then replace the refusal")
+                        format!("attache has no key for `{key}`. Find another way to do what it did; then replace the refusal")
                     });
                 }
             }
-            key => out.remarks.unknown(&at, format_args!("`{key}`")),
+            key if key.starts_with("protocol") => {}
+            key => {
+                out.remarks.unknown(&at, format_args!("`{key}`"));
+                out.closed.get_or_insert_with(|| {
+                    format!("this import doesn't know the key `{key}`, which may decide who passes. Find out what it does; then replace the refusal")
+                });
+            }
         }
     }
     out
@@ -275,7 +314,12 @@ impl TlsService {
                 .remarks
                 .point(&self.at, "the PROXY protocol to the target is `proxy_protocol: v2` of the upstream."),
             "storepass" | "unsafe-target" | "unsafe-listen" | "timed-reload" | "shutdown-timeout"
-            | "connect-timeout" | "quiet" | "syslog" => {}
+            | "connect-timeout" | "close-timeout" | "max-conn-lifetime" | "quiet" | "syslog"
+            | "skip-resolve" | "disable-landlock" | "use-landlock" => {}
+            "max-concurrent-conns" => self.remarks.point(
+                &self.at,
+                "`--max-concurrent-conns` is not carried over: write `max_connections` of the listener.",
+            ),
             "status" | "enable-pprof" | "enable-shutdown" | "metrics-graphite" | "metrics-url"
             | "metrics-prefix" | "metrics-interval" => {
                 self.remarks.soft(&self.at, format!("`--{flag}`: metrics and probes are on port 15090."));
@@ -289,7 +333,12 @@ impl TlsService {
                     "`--{flag}` decided who passes. Write `allow`, or `spiffe: true`; then replace the refusal"
                 ));
             }
-            other => self.remarks.unknown(&self.at, format_args!("`--{other}`")),
+            other => {
+                self.remarks.unknown(&self.at, format_args!("`--{other}`"));
+                self.closed.get_or_insert_with(|| {
+                    format!("this import doesn't know `--{other}`, which may decide who passes. Find out what it does; then replace the refusal")
+                });
+            }
         }
     }
 }
@@ -321,7 +370,11 @@ impl Passes {
 fn finish(services: Vec<TlsService>, files: &[File]) -> Result<Plan, Unreadable> {
     if services.is_empty() {
         let at = files.first().map(|file| place(file, 0)).unwrap_or_default();
-        return Err(Unreadable { at, what: "there is no service in it".to_owned() });
+        return Err(Unreadable {
+            at,
+            what: "there is no service in it; if an `include` has its services, give those files instead"
+                .to_owned(),
+        });
     }
     let (mut plan, mut names) = (Plan::default(), UniqueNames::default());
     let mut listeners = UniqueNames::default();

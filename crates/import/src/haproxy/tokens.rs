@@ -71,6 +71,8 @@ const SECTIONS: &[&str] = &[
 pub(crate) fn sections(text: &str, file: &str) -> Vec<ConfigSection> {
     let file: Arc<str> = file.into();
     let mut out: Vec<ConfigSection> = Vec::new();
+    // The innermost `.if` that is open. It is a line of the sections that begin in it, which the import refuses then.
+    let mut open: Vec<ConfigLine> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let words = words(line);
         let Some(first) = words.first() else { continue };
@@ -82,9 +84,15 @@ pub(crate) fn sections(text: &str, file: &str) -> Vec<ConfigSection> {
             at: FileLine { file: Arc::clone(&file), line: index as u32 + 1 },
             words: words.clone(),
         };
+        match first.as_str() {
+            ".if" => open.push(line.clone()),
+            ".endif" => drop(open.pop()),
+            _ => {}
+        }
         if SECTIONS.contains(&first.as_str()) {
             let name = line.word(1).to_owned();
-            out.push(ConfigSection { kind: first.clone(), name, head: line, lines: Vec::new() });
+            let lines = open.last().cloned().into_iter().collect();
+            out.push(ConfigSection { kind: first.clone(), name, head: line, lines });
         } else if let Some(section) = out.last_mut() {
             section.lines.push(line);
         }

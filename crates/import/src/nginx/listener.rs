@@ -104,10 +104,7 @@ fn sites(
         let mut hosts = server_names(own, remarks, &mut lost);
         let mut rules = server(own, forwarded, remarks, cx);
         if let Some((at, why)) = refused {
-            rules = vec![refusal_of_all(
-                at,
-                format!("everything is refused here: {why}; then replace the refusal."),
-            )];
+            rules = vec![refusal_of_all(at, format!("everything is refused here: {why}."))];
         }
         if index == default {
             hosts.push("*".to_owned());
@@ -118,6 +115,9 @@ fn sites(
         }
     }
     not_said(lost, &mut sites);
+    if let Some((at, why)) = &cx.unread_names {
+        close_unnamed(at, why, &mut sites);
+    }
     // A default server with the hosts `a` and `*` needs only `*`.
     for site in &mut sites {
         if site.hosts.iter().any(|host| host == "*") {
@@ -125,6 +125,23 @@ fn sites(
         }
     }
     sites
+}
+
+/// Refuses the hosts that no server names exactly: the server with the unread include may have named them.
+fn close_unnamed(at: &FileLine, why: &str, sites: &mut Vec<VirtualHost>) {
+    let is_wide = |host: &String| host.contains('*');
+    let mut wide: Vec<String> = Vec::new();
+    for site in sites.iter_mut().filter(|site| site.rules.iter().any(|rule| rule.keys.get("to").is_some())) {
+        wide.extend(site.hosts.iter().filter(|host| is_wide(host)).cloned());
+        site.hosts.retain(|host| !is_wide(host));
+    }
+    sites.retain(|site| !site.hosts.is_empty());
+    if !wide.is_empty() {
+        let why = format!(
+            "hosts that no server names exactly are refused, because a server may have named them in a file: {why}."
+        );
+        sites.push(VirtualHost { hosts: wide, rules: vec![refusal_of_all(at, why)], ..Default::default() });
+    }
 }
 
 /// A refusal of every path.

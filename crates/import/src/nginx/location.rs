@@ -14,19 +14,12 @@ use super::{
     proxied::{proxied, respond_headers},
     scope::LocationScope,
     tokens::Directive,
-    words::{GUARDS, LOST, is_known},
+    words::{self, GUARDS, LOST, is_known},
 };
 
-/// The reason to refuse if this directive isn't known: it may be a guard.
+/// The reason to refuse what this directive stands in: an include that was not followed, or a directive that isn't known.
 pub(super) fn unknown(one: &Directive) -> Option<String> {
-    if one.name() == "include" && !included::is_quiet(one.word(1)) {
-        return Some(format!(
-            "`include {}` is not followed, since its files are not here. Give them to the import, too",
-            one.word(1)
-        ));
-    }
-    (!is_known(one.name()))
-        .then(|| format!("`{}` isn't known to this import. Find out what it did", one.name()))
+    included::not_followed(one).or_else(|| (!is_known(one.name())).then(|| words::unknown(one.name())))
 }
 
 pub(super) const FILES: &str = "files of a folder were served here, which attache doesn't do: what this takes is refused. Let the application or another server have them.";
@@ -84,7 +77,7 @@ fn guarded(
 ) -> bool {
     for one in location.inner() {
         if let Some(why) = unknown(one) {
-            rule.refuse(&one.at, format!("this location is refused: {why}; then replace the refusal."));
+            rule.refuse(&one.at, format!("this location is refused: {why}."));
             return true;
         }
     }

@@ -3,6 +3,7 @@
 mod answer;
 mod clients;
 mod decoded;
+mod glob;
 mod included;
 mod listen;
 mod listener;
@@ -43,6 +44,8 @@ pub(crate) struct NginxImport {
     pub(crate) maps: Vec<Directive>,
     /// The reason if all of HTTP must be refused.
     pub(crate) refused: Option<(FileLine, String)>,
+    /// An include of a server that was not followed: the server may have had further names and addresses.
+    pub(crate) unread_names: Option<(FileLine, String)>,
     /// The listener that is read terminates TLS.
     pub(crate) secure: bool,
     /// Whether connections begin with a PROXY protocol header.
@@ -59,6 +62,7 @@ const ABOVE_HTTP: &[&str] = &[
     "pid",
     "error_log",
     "load_module",
+    // The import refuses everything if such an include was not followed.
     "include",
     "daemon",
     "worker_rlimit_nofile",
@@ -78,7 +82,7 @@ const ABOVE_HTTP: &[&str] = &[
 
 pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     let mut cx = NginxImport::default();
-    let top = included::read(files)?;
+    let top = included::read(files, &mut cx.plan.remarks)?;
     let streams: Vec<Directive> = top.iter().filter(|one| one.name() == "stream").cloned().collect();
     let mut http: Vec<Directive> =
         top.iter().filter(|one| one.name() == "http").flat_map(|one| one.inner().to_vec()).collect();
@@ -92,12 +96,20 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     cx.http = http.iter().filter(|one| one.name() != "server").filter(inherited).cloned().collect();
     let servers: Vec<Directive> = http.iter().filter(|one| one.name() == "server").cloned().collect();
     if servers.is_empty() && streams.is_empty() {
+        if let Some((at, what)) = cx.refused {
+            return Err(Unreadable { at, what: format!("there is no `server` in the config, and {what}") });
+        }
         let file = files.first().map(|file| file.path.display().to_string()).unwrap_or_default();
         return Err(Unreadable {
             at: crate::tree::FileLine { file: file.into(), line: 0 },
             what: "there is no `server` in it".to_owned(),
         });
     }
+    if let Some((at, what)) = cx.refused.clone().filter(|_| servers.is_empty()) {
+        cx.plan.remarks.point(&at, format!("{what}."));
+    }
+    let inner = servers.iter().flat_map(|server| server.inner());
+    cx.unread_names = inner.filter_map(|one| Some((one.at.clone(), included::not_followed(one)?))).next();
     listener::listeners(&servers, &mut cx);
     for block in &streams {
         stream::stream(block, &mut cx);
@@ -106,29 +118,15 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     Ok(cx.plan)
 }
 
-/// Refuses all of HTTP where a file is missing, or a directive of `http` isn't known, that may decide who passes.
+/// Refuses all of HTTP if an include was not followed, or a directive of `http` isn't known: it may decide who passes.
 fn refuse_unknown(top: &[Directive], http: &[Directive], cx: &mut NginxImport) {
-    for one in
-        http.iter().chain(top).filter(|one| one.name() == "include" && !included::is_quiet(one.word(1)))
-    {
-        let what = format!(
-            "`include {}` is not followed, since its files are not here: give them to the import, too",
-            one.word(1)
-        );
-        // A pattern such as `conf.d/*` includes servers; a single file may have rules for all servers.
-        if one.word(1).contains('*') {
-            cx.plan.remarks.point(&one.at, format!("{what}."));
-        } else {
-            cx.refused.get_or_insert((one.at.clone(), what));
+    for one in http.iter().chain(top) {
+        if let Some(why) = included::not_followed(one) {
+            cx.refused.get_or_insert((one.at.clone(), why));
         }
     }
-    if let Some(one) =
-        http.iter().find(|one| !words::is_known(one.name()) && !words::OF_HTTP.contains(&one.name()))
-    {
-        let what = format!(
-            "`{}` isn't known to this import, and may have decided who passes. Find out what it did",
-            one.name()
-        );
-        cx.refused.get_or_insert((one.at.clone(), what));
+    let known = |one: &&Directive| words::is_known(one.name()) || words::OF_HTTP.contains(&one.name());
+    if let Some(one) = http.iter().find(|one| !known(one)) {
+        cx.refused.get_or_insert((one.at.clone(), words::unknown(one.name())));
     }
 }

@@ -91,8 +91,12 @@ pub(super) fn proxied(
         rule.keys.set("headers", headers);
     }
     respond_headers(scope, rule, cx);
-    for one in scope.list("limit_req", cx) {
-        limit(&one, rule, cx);
+    let limits = scope.list("limit_req", cx);
+    for one in &limits {
+        limit(one, rule, cx);
+    }
+    if let [first, _, ..] = limits.as_slice() {
+        rule.remarks.point(&first.at, "this location has several `limit_req`, and a route has one `rate_limit`: only the last one is kept. Check that it is the strictest, or limit the others with `global_rate_limit`.");
     }
     if let Some(one) = scope.get("proxy_next_upstream", cx) {
         retries(&one, rule);
@@ -332,7 +336,7 @@ pub(super) fn limit(one: &Directive, rule: &mut PlannedRule, cx: &NginxImport) {
             .map(|rate| (zone.word(1).to_owned(), rate.to_owned()))
     });
     let Some((key, rate)) = rate else {
-        rule.remarks.point(&one.at, "the zone of this limit isn't here: requests are not limited.");
+        rule.refuse(&one.at, format!("this location is refused: `limit_req` has the zone `{zone}`, and no given file has a `limit_req_zone` with this name. Give the file that has it as a further argument of the import."));
         return;
     };
     let (count, per) = rate

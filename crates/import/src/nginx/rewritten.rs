@@ -1,16 +1,19 @@
 //! The same config on loopback, with stubs in place of its upstreams, for a comparison.
 
-use super::tokens::{self, Directive};
+use crate::File;
+use crate::remark::Remarks;
 
-/// Prints the config with other addresses. `listen` and `stub` give ports.
+use super::{included, tokens::Directive};
+
+/// Prints the config with other addresses, and with the files that it includes. `listen` and `stub` give ports.
 ///
-/// # Errors If the text can't be read, or no port is free.
+/// # Errors If a file can't be read, or no port is free.
 pub(crate) fn rewritten(
-    text: &str,
+    files: &[File],
     listen: &mut dyn FnMut(&str) -> Result<u16, String>,
     stub: &dyn Fn(&str) -> Result<u16, String>,
 ) -> Result<String, String> {
-    let mut top = tokens::parse(text, "nginx.conf").map_err(|error| error.to_string())?;
+    let mut top = included::read(files, &mut Remarks::default()).map_err(|error| error.to_string())?;
     top.retain(|one| {
         !matches!(
             one.name(),

@@ -47,7 +47,7 @@ pub(super) fn server(
 fn refused(server: &Directive, remarks: &mut Remarks) -> Option<PlannedRule> {
     for one in server.inner() {
         if let Some(why) = unknown(one) {
-            let why = format!("the whole server is refused: {why}; then replace the refusal.");
+            let why = format!("the whole server is refused: {why}.");
             return Some(PlannedRule::refusal(&one.at, why));
         }
         if one.name() == "set_real_ip_from" {

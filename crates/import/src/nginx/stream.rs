@@ -5,7 +5,7 @@ use crate::plan::{FilterChain, PlannedListener, PlannedRule};
 use crate::remark::Remarks;
 use crate::value::Map;
 
-use super::{NginxImport, bind, clients, tokens::Directive, upstream};
+use super::{NginxImport, bind, clients, included, tokens::Directive, upstream};
 
 pub(crate) fn stream(block: &Directive, cx: &mut NginxImport) {
     cx.upstreams.extend(block.all("upstream").cloned());
@@ -17,6 +17,12 @@ pub(crate) fn stream(block: &Directive, cx: &mut NginxImport) {
         .filter(|one| !matches!(one.name(), "server" | "upstream" | "map" | "geo" | "split_clients"))
         .cloned()
         .collect();
+    // Each server inherits an include that was not followed, and is left out. Here stands the remark for servers in it.
+    for one in block.inner() {
+        if let Some(why) = included::not_followed(one) {
+            cx.plan.remarks.point(&one.at, format!("streams may be missing: {why}."));
+        }
+    }
     for own in block.all("server") {
         if let Some(listener) = listener(&with_inherited(own, &above), &maps, cx) {
             cx.plan.listeners.push(listener);
@@ -215,6 +221,15 @@ fn targets(
         return;
     }
     let map = maps.iter().find(|map| map.word(1) == "$ssl_preread_server_name" && map.word(2) == target);
+    if let Some((one, why)) =
+        map.and_then(|map| map.inner().iter().find_map(|one| Some((one, included::not_followed(one)?))))
+    {
+        // Its names would go to the default.
+        cx.plan
+            .remarks
+            .point(&one.at, format!("a stream is left out, because names of its `map` are missing: {why}."));
+        return;
+    }
     let Some(map) = map.filter(|_| server.last("ssl_preread").is_some_and(|one| one.word(1) == "on")) else {
         return;
     };
@@ -223,7 +238,7 @@ fn targets(
     for one in map.inner() {
         let name = one.name().to_ascii_lowercase();
         match name.as_str() {
-            "hostnames" | "volatile" | "include" => {}
+            "hostnames" | "volatile" => {}
             "default" => last = Some(one.word(1).to_owned()),
             name if name.starts_with('~') => remarks
                 .point(&one.at, format!("the name `{name}` is left out: names are exact or `*.suffix`.")),

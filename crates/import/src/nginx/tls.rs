@@ -94,10 +94,10 @@ fn client_certificates(
 fn client_roots(server: &Directive, get: Inherited<'_, '_>, tls: &mut Map) -> Result<(), (FileLine, String)> {
     let ca = get("ssl_client_certificate").or_else(|| get("ssl_trusted_certificate"));
     let Some(ca) = ca else {
-        return Err((server.at.clone(), "clients must show a certificate, and there are no roots to verify it by. Give them as `client_ca`".to_owned()));
+        return Err((server.at.clone(), "clients must show a certificate, and there are no roots to verify it by. Give them as `client_ca`; then replace the refusal".to_owned()));
     };
     if tls.get("client_ca").is_some_and(|known| *known != ca.word(1).into()) {
-        return Err((ca.at.clone(), "clients are verified by other roots in another server of this address. Give each server its own address".to_owned()));
+        return Err((ca.at.clone(), "clients are verified by other roots in another server of this address. Give each server its own address; then replace the refusal".to_owned()));
     }
     tls.set("client_ca", ca.word(1));
     Ok(())

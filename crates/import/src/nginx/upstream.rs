@@ -4,7 +4,7 @@ use crate::plan::PlannedUpstream;
 use crate::remark::Remarks;
 use crate::value::{ConfigValue, Map};
 
-use super::{NginxImport, tokens::Directive};
+use super::{NginxImport, included, tokens::Directive};
 
 /// A time of nginx, seconds without a unit, in attache's notation.
 pub(crate) fn time(text: &str) -> Option<String> {
@@ -213,6 +213,10 @@ fn balance(block: &Directive, opaque: bool, keys: &mut Map, remarks: &mut Remark
             }
             "keepalive" | "keepalive_timeout" | "keepalive_requests" | "zone" | "server" | "keepalive_time" => {}
             "sticky" => remarks.point(&one.at, "no cookie is set that keeps clients with their server; `balance` by a hash of the application's does."),
+            "include" => {
+                let why = included::not_followed(one).unwrap_or_default();
+                remarks.point(&one.at, format!("this upstream may lack servers, and the defaults of nginx may not apply: {why}."));
+            }
             other => remarks.soft(&one.at, format!("`{other}` of an upstream is absent.")),
         }
     }

@@ -134,7 +134,6 @@ pub(super) const QUIET: &[&str] = &[
     "fastcgi_param",
     "fastcgi_index",
     "fastcgi_split_path_info",
-    "include",
     "uwsgi_param",
     "chunked_transfer_encoding",
     "proxy_intercept_errors",
@@ -325,6 +324,13 @@ pub(super) fn is_known(name: &str) -> bool {
         || MORE.contains(&name)
         || GUARDS.iter().any(|(guard, _)| *guard == name)
         || HARMLESS.iter().any(|start| name.starts_with(start))
+}
+
+/// Why an unknown directive refuses what it stands in, for a remark.
+pub(super) fn unknown(name: &str) -> String {
+    format!(
+        "this import doesn't know the directive `{name}`, which may refuse requests. Find out what it does; then replace the refusal"
+    )
 }
 
 /// Directives that close the block that they are in.

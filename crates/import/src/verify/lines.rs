@@ -143,9 +143,8 @@ pub(crate) fn nginx(
     folder: &Path,
     stubs: &Stubs,
 ) -> Result<BothSides, String> {
-    let text = files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n");
     let (mut own, mut theirs) = (SidePorts(Vec::new()), SidePorts(Vec::new()));
-    let config = nginx::rewritten(&text, &mut |address| theirs.of(address), &|name| stubs.port(name))?;
+    let config = nginx::rewritten(files, &mut |address| theirs.of(address), &|name| stubs.port(name))?;
     let path = folder.join("nginx.conf");
     let module = if config.lines().any(|line| line.starts_with("stream {")) {
         stream_module(&programs.original)
@@ -157,7 +156,7 @@ pub(crate) fn nginx(
         folder.display()
     );
     super::write(&path, &format!("{head}{config}"))?;
-    let mine = nginx::rewritten(&text, &mut |address| own.of(address), &|name| stubs.port(name))?;
+    let mine = nginx::rewritten(files, &mut |address| own.of(address), &|name| stubs.port(name))?;
     let plan = nginx::import(&[File { path: "nginx.conf".into(), text: mine }])
         .map_err(|error| error.to_string())?;
     let mut command = Command::new(&programs.original);
