@@ -31,7 +31,7 @@ upstreams:
   good: { address: "http://127.0.0.1:$GOOD" }
 """
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-# What goes on for ever, by its opening and what follows it. Each is right, or not yet wrong.
+# Messages without an end: how each begins, and what repeats after it. Each is valid, or not yet invalid.
 ANSWERS = {
     "chunks": (CHUNKED, b"10000\r\n" + b"x" * 0x10000 + b"\r\n"),
     "small chunks": (CHUNKED, b"1\r\nx\r\n"),
@@ -255,7 +255,7 @@ class Tunnels:
 
 @promise
 async def a_flood_through_a_tunnel_holds_up_nothing(binary):
-    """Each direction goes on beside the other's flood, other calls are served, and the drain ends the tunnels."""
+    """Each direction continues to work while the other one is flooded, other calls are served, and the drain ends the tunnels."""
     for floods in ("client", "server", "both"):
         tunnels = Tunnels(floods)
         async with tunnels.server() as app, Server(answering()) as good:

@@ -135,7 +135,7 @@ def websocket(floods, block):
 
 @promise
 async def a_flood_through_a_tunnel_in_http2_holds_up_nothing(binary):
-    """RFC 8441: the other direction goes on, a stream beside it is answered, and the drain ends the connection."""
+    """RFC 8441: the other direction continues, another stream of the connection is answered, and the drain ends the connection."""
     block = repeated(b"x" * 4096)
     for server_floods in (False, True):
         async with websocket(server_floods, block) as app, Server(answering()) as good:
@@ -263,7 +263,7 @@ class Agent:
 
 @promise
 async def an_agent_that_floods_delays_neither_a_reload_nor_calls_nor_an_end(binary):
-    """docs/tls.md: a program that runs serves on, whatever becomes of the agent."""
+    """docs/tls.md: a running attache continues to serve, whatever happens to the agent."""
     plain = """
 shutdown: { drain_timeout: 1s }
 listeners:
@@ -300,7 +300,7 @@ upstreams:
 
 @promise
 async def an_api_server_that_floods_is_not_believed_and_keeps_nobody_back(binary):
-    """docs/discovery.md: the last good answer serves while Kubernetes' API server can't be asked; here there is none."""
+    """docs/discovery.md: while Kubernetes' API server can't be reached, the last good answer stays in use; here there is no such answer."""
     folder = certificate()
     shutil.copy(folder / "crt", folder / "ca.crt")
     (folder / "token").write_text("t")

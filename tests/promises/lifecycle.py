@@ -156,7 +156,7 @@ async def an_end_during_a_reload_that_waits_is_not_delayed(binary):
 
 @promise
 async def an_end_during_a_hand_over_leaves_no_process(binary):
-    """Who ended the service wants it ended: not another process that serves on."""
+    """If somebody ends the service, it must end: no other process may continue to serve."""
     with deaf_dns() as dns:
         async with Server(answering()) as app:
             async with Attache(binary, SIMPLE, APP=app.port, DNS=dns.getsockname()[1]) as attache:
@@ -174,7 +174,7 @@ async def an_end_during_a_hand_over_leaves_no_process(binary):
                     if not left:
                         break
                     await asyncio.sleep(0.1)
-                holds(not left, "a process serves on after the end:", attache.said())
+                holds(not left, "a process still serves after the end:", attache.said())
 
 
 @promise

@@ -1,19 +1,20 @@
 """attache is upgraded in a running pod, under load: upgrade_in_pod.py OLD [--newer NEW] [--requests N] [--hang] [--crash]. Prints one
 JSON object.
 
-Two root filesystems stand for two images, one folder for the emptyDir that both have mounted. The first runs OLD as process 1 of a process
-namespace; from the second, which sees its processes (an ephemeral container with a target), `attache upgrade` is run:
+Two root filesystems stand for two images, and one folder stands for the emptyDir that both mount. The first runs OLD as process 1 of a process
+namespace. The second sees the processes of the first, like an ephemeral container with a target. In the second the script runs
+`attache upgrade`:
 
-  can't serve  a program that ends at once takes over nothing: the old one serves on
-  hangs        (with --hang) a program that never says that it serves is killed after 60 s: the old one serves on
+  can't serve  the new program ends at once: the old process continues to serve
+  hangs        (with --hang) the new program never reports that it serves: it is killed after 60 s, and the old process continues to serve
   first        NEW takes over, under load
-  second       OLD takes over from that, whose parent isn't process 1's own program any more
-  end          SIGTERM to process 1 ends all processes, those that still finish something too, and the container with them; with --crash
-               the process that serves is killed, and the container ends at once, though others have not drained
+  second       OLD takes over from NEW, whose parent is no longer the first program of process 1
+  end          SIGTERM to process 1 ends all processes, also those that still drain, and then the container; with --crash the script kills
+               the process that serves, and the container ends at once, although other processes have not drained
 
-Load all the while, until N requests were answered: wrk (HTTP/1.1), unary calls and streams of grpcio, WebSockets that echo, and the app's
-probe as the kubelet asks it. One WebSocket and one gRPC stream begin on the first attache and go on to the last step: they live longer than
-`shutdown.drain_timeout`. Each counts what failed. It needs network and mount namespaces of its own.
+During all steps there is load, until N requests were answered: wrk (HTTP/1.1), unary calls and streams of grpcio, WebSockets that echo, and
+the kubelet's probe of the app. One WebSocket and one gRPC stream begin on the first attache and last until the last step: they live longer
+than `shutdown.drain_timeout`. Each kind of load counts its failures. The script needs its own network and mount namespaces.
 """
 
 import argparse
