@@ -44,8 +44,7 @@ impl Drop for ConnectionPermit {
         self.shared.connections.fetch_sub(1, Relaxed);
         self.shared.queue.freed();
         if self.opened {
-            // The metrics are looked up here and not kept, since they are not `Send` and the permit may have to be.
-            // This happens once for each connection.
+            // The permit doesn't keep the metrics: this look-up happens once for each connection.
             metrics().upstream_connection_closed(&self.shared.config.name);
         }
     }

@@ -25,9 +25,9 @@
 //!
 //! **Hedging** is in [`hedge`], for routes that ask for it: another attempt beside a slow one.
 //!
-//! **Cost.** A request that succeeds pays for a clone of its head (a header map's two allocations) and, with a
-//! body, for the recording's two. That is what a second attempt is made of; without it only what hyper hands
-//! back unsent could be tried again.
+//! **Cost.** For each call this layer keeps the parts of another attempt ([`repeatable`]). The head is shared with the
+//! first attempt, and copied only if a later step changes it. A body costs two allocations (the recording and its
+//! reader) and the list of the kept frames; a request without a body costs none.
 
 mod backoff;
 mod conditions;
