@@ -25,11 +25,11 @@ section! {
         max_retries: u32 = 3,
         /// A breaker that opens when the whole upstream fails. Without this key there is none: ejection handles single endpoints, and a
         /// breaker over all of them turns a partial outage into a whole one. `{}` has every default.
-        #[schema(examples = [Empty {}])]
+        #[schema(examples = [json!({ "success_rate": "20%" })])]
         failures: Option<FailureBreaker> as Optional<Plain> = None,
         /// Stops calls to a failing endpoint, then lets probes through, and resumes calls when all of them succeed. Ejection
         /// resumes by time. Off without it; `{}` has every default.
-        #[schema(examples = [Empty {}])]
+        #[schema(examples = [json!({ "consecutive": 5 })])]
         endpoint_failures: Option<FailureBreaker> as Optional<Plain> = None,
     }
 }

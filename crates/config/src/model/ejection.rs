@@ -23,7 +23,7 @@ section! {
         /// Ejects endpoints that fail much more often than the others. It is on by default; `off` switches it off.
         success_rate: Option<SuccessRate> as OffOr<Plain> = Some(SuccessRate::default()),
         /// Ejects endpoints that fail too often, without a comparison with the others. Off without it; `{}` has every default.
-        #[schema(examples = [Empty {}])]
+        #[schema(examples = [json!({ "threshold": "50%" })])]
         failure_percentage: Option<FailurePercentage> as OffOr<Plain> = None,
     }
     then Self::lengthen

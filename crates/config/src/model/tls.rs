@@ -124,8 +124,10 @@ section! {
         /// Certificate chain, PEM, leaf first.
         certificate: PathBuf as File = PathBuf::new(),
         /// Its key, PEM.
+        #[schema(examples = ["/certs/tls.key"])]
         key: PathBuf as File = PathBuf::new(),
         /// OCSP response to staple, DER.
+        #[schema(examples = ["/certs/ocsp.der"])]
         ocsp: Option<PathBuf> as Optional<File> = None,
     }
     requires certificate, key

@@ -11,6 +11,7 @@ section! {
         #[schema(default = Collector::ENDPOINT)]
         otlp(Spanned<Text<Otlp>>),
         /// Where spans are sent as Zipkin's JSON (v2), in place of `otlp`. Without a path, to `/api/v2/spans`.
+        #[schema(examples = ["http://zipkin:9411"])]
         zipkin(Spanned<Text<Otlp>>),
         /// Where spans are sent, and how.
         ..collector: Collector,

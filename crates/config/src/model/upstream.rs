@@ -34,10 +34,10 @@ section! {
         /// Concurrency limits over all workers, or `off`.
         circuit_breaker: CircuitBreaker as NestedOrOff = CircuitBreaker::default(),
         /// A concurrency limit that follows the upstream's latency. Off without it; `{}` has every default.
-        #[schema(examples = [json!({})])]
+        #[schema(examples = [json!({ "max_concurrency_limit": 200 })])]
         adaptive_concurrency(OrOff<Spanned<AdaptiveConcurrency>>): Option<AdaptiveConcurrency> = None,
         /// A short queue by priority for what a concurrency limit would refuse. Off without it; `{}` has every default.
-        #[schema(examples = [json!({})])]
+        #[schema(examples = [json!({ "target": "10ms" })])]
         queue(OrOff<Spanned<Queue>>): Option<Queue> = None,
         /// Passive health checks: endpoints that fail get no calls for a time. `off` switches them off.
         outlier_ejection: OutlierEjection as NestedOrOff = OutlierEjection::default(),

@@ -41,7 +41,7 @@ mod notation;
 use std::{borrow::Cow, fmt::Debug, marker::PhantomData, ops::Deref};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value, json};
 
 pub(crate) use declare::{default_of, keys, property, put, section, show, written};
@@ -280,7 +280,3 @@ pub(crate) fn name(written: &'static str) -> &'static str {
 pub(crate) fn prose(lines: &[&str]) -> String {
     lines.iter().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
-
-/// A section with every default, as an example: `{}`.
-#[derive(Serialize)]
-pub(crate) struct Empty {}
