@@ -164,7 +164,7 @@ pub(crate) enum PrefixOf {
     Segments(Name),
     /// Exact paths, templates and regexes match the whole path.
     Whole,
-    /// A route without a path pattern matched nothing of it.
+    /// The route has no path pattern, so no part of the path counts.
     Nothing,
 }
 

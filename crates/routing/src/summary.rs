@@ -29,7 +29,7 @@ fn only_some_hosts(listener: &Listener) -> Option<String> {
         Bind::Unix { .. } => None,
     });
     Some(format!(
-        "listener {}: goes by Host: {hosts}; any other Host{} gets `no-route`",
+        "listener {}: routes by Host: {hosts}; any other Host{} gets `no-route`",
         listener.name,
         own.unwrap_or_default()
     ))
@@ -39,15 +39,15 @@ impl UpstreamHost {
     /// The Host that the upstream gets, in words.
     pub fn describe(&self) -> String {
         match (&self.rule, &self.authority) {
-            (HostRewrite::To(host), _) => format!("is sent the Host `{host}`"),
-            (HostRewrite::Upstream, Some(own)) => format!("is sent its own Host, `{own}`"),
+            (HostRewrite::To(host), _) => format!("gets the Host `{host}`"),
+            (HostRewrite::Upstream, Some(own)) => format!("gets its own Host, `{own}`"),
             (HostRewrite::Auto, Some(own)) if self.has_name => {
-                format!("is sent its own Host, `{own}`; a request that names it keeps its own")
+                format!("gets its own Host, `{own}`; a request that names the upstream keeps its Host")
             }
             (HostRewrite::Auto, Some(own)) => {
-                format!("is sent the request's Host; `{own}` in place of `localhost` and loopback addresses")
+                format!("gets the request's Host; `{own}` replaces `localhost` and loopback addresses")
             }
-            (HostRewrite::Preserve, _) | (_, None) => "is sent the request's Host".to_owned(),
+            (HostRewrite::Preserve, _) | (_, None) => "gets the request's Host".to_owned(),
         }
     }
 }
@@ -64,11 +64,11 @@ mod tests {
             &|_| None,
         );
         insta::assert_snapshot!(super::summary(&config.unwrap()).join("\n"), @r"
-        listener outbound: goes by Host: `orders`, `orders.test`, `users`, `users.test`, `app`, `127.0.0.1`, `kept`, `k.test`; any other Host, such as `localhost:15001`, gets `no-route`
-        upstream orders: is sent its own Host, `orders.test`; a request that names it keeps its own
-        upstream users: is sent the Host `api.test`
-        upstream app: is sent the request's Host; `127.0.0.1:8080` in place of `localhost` and loopback addresses
-        upstream kept: is sent the request's Host
+        listener outbound: routes by Host: `orders`, `orders.test`, `users`, `users.test`, `app`, `127.0.0.1`, `kept`, `k.test`; any other Host, such as `localhost:15001`, gets `no-route`
+        upstream orders: gets its own Host, `orders.test`; a request that names the upstream keeps its Host
+        upstream users: gets the Host `api.test`
+        upstream app: gets the request's Host; `127.0.0.1:8080` replaces `localhost` and loopback addresses
+        upstream kept: gets the request's Host
         upstream db: unhealthy endpoints: idle connections are closed, tunnels and opaque connections are reset (`on_unhealthy: close`)
         ");
     }
