@@ -188,7 +188,7 @@ impl UnusableReferences {
             self.0.push(LocatedProblem {
                 keys: vec!["upstreams".to_owned(), upstream.to_owned()],
                 value: None,
-                message: format!("`{upstream}` leads back to listener `{listener}`, which is at {at}: each of its calls would come in again"),
+                message: format!("`{upstream}` leads back to listener `{listener}`, which is at {at}: attache would call itself"),
                 help: "name the address of the service itself".to_owned(),
             });
         }

@@ -67,7 +67,7 @@ impl InheritedSockets {
         if by_address.is_empty() { self.remove(|socket| socket.name == **listener) } else { by_address }
     }
 
-    /// The socket with this key, for anything that is no listener.
+    /// The socket with this key, for something other than a listener.
     pub(crate) fn take_one(&mut self, key: &str) -> Option<OwnedFd> {
         self.remove(|socket| socket.key == key).into_iter().next()
     }
@@ -77,7 +77,7 @@ impl InheritedSockets {
         self.predecessor.is_some()
     }
 
-    /// Everything that is needed has been taken; closes the rest.
+    /// Closes the sockets that nobody has taken.
     pub(crate) fn settle(&mut self) -> Option<Predecessor> {
         for socket in self.sockets.drain(..) {
             let InheritedSocket { key, name, .. } = socket;

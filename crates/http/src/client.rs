@@ -1,4 +1,4 @@
-//! The client of an accepted connection: what the connection tells about it.
+//! The client of an accepted connection, and the facts that the connection shows about it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,18 +12,18 @@ pub struct Client {
     pub address: Option<SocketAddr>,
     /// The address that it connected to; the one in the PROXY protocol header, if there was one.
     pub local: Option<SocketAddr>,
-    /// The address that it wanted before the kernel redirected the connection (`SO_ORIGINAL_DST`). Boxed, because only redirected
-    /// connections have it.
+    /// The address that the client connected to, before the kernel redirected the connection (`SO_ORIGINAL_DST`). Boxed,
+    /// because only redirected connections have it.
     pub original_destination: Option<Box<SocketAddr>>,
     /// The TLS server name that it sent.
     pub sni: Option<Arc<str>>,
     /// Whether its connection to attache is encrypted.
     pub tls: bool,
-    /// What its certificate has proven. Boxed, because most waiting connections have none.
+    /// The identity that its certificate proves. Boxed, because most waiting connections have none.
     pub proven: Option<Box<VerifiedIdentity>>,
 }
 
-/// What a verified certificate says of a client.
+/// The names and the subject in a client's verified certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifiedIdentity {
     /// Subject alternative names, URIs first.
@@ -45,12 +45,12 @@ impl VerifiedIdentity {
 }
 
 impl Client {
-    /// The address that it wanted before the kernel redirected the connection.
+    /// The address that the client connected to, before the kernel redirected the connection.
     pub fn original_destination(&self) -> Option<SocketAddr> {
         self.original_destination.as_deref().copied()
     }
 
-    /// The address that it wanted: its original destination, or else the address that it connected to.
+    /// The destination of the client: the original one of a redirected connection, else the address that it connected to.
     pub fn destination(&self) -> Option<SocketAddr> {
         self.original_destination().or(self.local)
     }
@@ -67,7 +67,7 @@ impl Client {
         CertificateNames { uris, dns, subject: &proven.subject }
     }
 
-    /// The name that logs and metrics use for it: its first identity, or its subject. `None` if it has proven nothing.
+    /// The name that logs and metrics use for it: its first identity, or its subject. `None` if it has no verified certificate.
     pub fn identity(&self) -> Option<Arc<str>> {
         let proven = self.proven.as_ref()?;
         let subject = || Some(&proven.subject).filter(|subject| !subject.is_empty());

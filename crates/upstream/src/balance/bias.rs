@@ -8,8 +8,8 @@
 //!
 //! **Source.** The idea is that of linkerd2-proxy's load biaser.
 //!
-//! For an endpoint without failures a pick only loads a zero: it reads no clock. Workers race on the two atomics; a
-//! lost update costs one failure.
+//! For an endpoint without failures a pick only loads a zero, and reads no clock. Workers may write the two atomics at the
+//! same time; if an update is lost, one failure is not counted.
 
 use std::sync::atomic::Ordering::Relaxed;
 

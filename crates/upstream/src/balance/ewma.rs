@@ -1,7 +1,7 @@
 //! Peak EWMA: latency that jumps up at once and comes down slowly (Finagle's `PeakEwma`, after "The power of two
 //! choices with peak exponentially weighted moving average").
 //!
-//! Let `e` be the estimate, `t` the time since it was last moved, `tau` 10 s and `w = exp(-t/tau)`. A response of
+//! Let `e` be the estimate, `t` the time since its last change, `tau` 10 s and `w = exp(-t/tau)`. A response of
 //! latency `l` makes it `l` if `l > e`, else `e·w + l·(1-w)`. The cost of an endpoint is `e·w·(active + 1)`: without
 //! responses the estimate fades, so a slow endpoint gets another chance. An endpoint that was never measured costs
 //! nothing until it has a running request, and then more than any other.
@@ -9,7 +9,7 @@
 //! A failure is often fast, which must not attract traffic: it counts as the largest of its latency, 1 s and three times
 //! the estimate, at most 60 s. Like any peak it fades with `tau`.
 //!
-//! Workers race on the two atomics; a lost update costs one observation.
+//! Workers may write the two atomics at the same time; if an update is lost, one observation is not counted.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -31,7 +31,7 @@ fn faded(endpoint: &Endpoint, now: Instant) -> (f64, f64) {
     (f64::from_bits(endpoint.ewma.load(Relaxed)), keep)
 }
 
-/// The estimate faded to `now`, for people; `None` where nothing was measured yet.
+/// The estimate faded to `now`, for people; `None` if nothing was measured yet.
 pub(crate) fn estimate(endpoint: &Endpoint, now: Instant) -> Option<Duration> {
     let (estimate, keep) = faded(endpoint, now);
     (estimate > 0.0).then(|| Duration::from_nanos((estimate * keep) as u64))

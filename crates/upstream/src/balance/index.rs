@@ -1,5 +1,5 @@
-//! What balancing needs to know of one generation of endpoints, apart from their health: built once, shared by all
-//! workers.
+//! The facts about one generation of endpoints that balancing needs, except their health. They are computed once, and all
+//! workers share them.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Consistent hashing by lookup table (Eisenbud et al., "Maglev", NSDI 2016, section 3.4).
 //!
-//! Every endpoint prefers the slots of the table in an order of its own (offset and skip from its label); in turns each
+//! Every endpoint has its own order of the table's slots (offset and skip come from its label). In turns, each endpoint
 //! takes the first free slot in its order, until the table is full. The number of turns of an endpoint is in proportion
 //! to its weight. If the endpoint of a key's slot is not acceptable, the slot of the key hashed again is tried, and at
 //! last the following slots.

@@ -39,7 +39,7 @@ use crate::{
     hash::{mix, unit},
 };
 
-/// Draws before a scan.
+/// How many endpoints a pick draws before it looks at all of them.
 const DRAWS: usize = 8;
 
 /// A worker's balancer of one upstream.
@@ -51,13 +51,13 @@ pub struct Balancer {
     /// The index that the plan and the robins belong to.
     index: Arc<BalanceIndex>,
     epoch: u64,
-    /// Picks until health is checked again, whatever the epoch says.
+    /// The number of picks until health is checked again, also if the epoch has not changed.
     countdown: usize,
     plan: TierShares,
     robins: Robins,
 }
 
-/// What a pick knows about its request and the present state.
+/// The facts that a pick knows about its request and the present state.
 struct Pick<'a> {
     set: &'a EndpointSet,
     tried: &'a [Arc<Endpoint>],
@@ -107,8 +107,8 @@ impl Pick<'_> {
 }
 
 impl Balancer {
-    /// A balancer whose choices follow from `seed`. Every worker needs a seed of its own (`fastrand::u64(..)`), so that
-    /// workers don't march in step.
+    /// A balancer whose choices follow from `seed`. Every worker needs its own seed (`fastrand::u64(..)`), so that workers
+    /// don't all choose the same endpoint at the same time.
     pub fn new(config: &model::Balance, seed: u64) -> Self {
         Self {
             config: config.clone(),
@@ -172,11 +172,11 @@ impl Balancer {
         }
         self.countdown -= 1;
 
-        // The clock is read only where something depends on it.
+        // The clock is read only if the choice depends on it.
         let timed = !self.config.slow_start.is_zero() || self.policy.is_timed();
         let now = timed.then(Instant::now);
         let point = hash.unwrap_or_else(|| self.rng.u64(..));
-        // The tier follows the hash too: a key stays where it is while health does.
+        // The hash also chooses the tier: a key keeps its endpoint as long as health does not change.
         let Some(tier) = self.plan.tier(unit(mix(point))) else {
             return Err(Reason::NoHealthyEndpoint);
         };
@@ -202,9 +202,9 @@ impl Balancer {
         self.plan.update(set, self.config.panic_threshold);
     }
 
-    /// By the algorithm, within one tier.
+    /// Chooses an endpoint of one tier by the algorithm.
     fn in_tier(&mut self, pick: &Pick<'_>, tier: usize, point: u64) -> Option<u32> {
-        // Borrowed from the set: a clone of the shared `Arc` would bounce its count between the workers.
+        // Borrowed from the set: with a clone of the shared `Arc` all workers would write to its count.
         let groups = pick.set.index.tiers.get(tier)?;
         if let Some(table) = &groups.table {
             return table.find(point, |i| pick.acceptable(i));
@@ -222,7 +222,7 @@ impl Balancer {
             }),
             ChoiceRule::Random => self.draw(pick, group),
         };
-        // The other zone, before other tiers.
+        // The other zones of this tier come before other tiers.
         found.or_else(|| if part == TierPart::All { None } else { self.scan(pick, &groups.all) })
     }
 
@@ -238,7 +238,7 @@ impl Balancer {
             let drawn = group.draw(&mut self.rng)?;
             (drawn != first && pick.acceptable(drawn)).then_some(drawn)
         });
-        // Of two endpoints it is the other one, even if it has only a hundredth of the weight.
+        // If there are two endpoints, the second choice is the other one, even if it has only a hundredth of the weight.
         let second = second
             .or_else(|| group.members.iter().copied().take(4).find(|&i| i != first && pick.acceptable(i)));
         let Some(second) = second else { return Some(first) };
@@ -260,7 +260,7 @@ impl Balancer {
         self.scan(pick, group)
     }
 
-    /// As `draw`, but over every member: in one pass each replaces the one before with the probability of its weight
+    /// Like `draw`, but it looks at every member: in one pass each replaces the one before with the probability of its weight
     /// (reservoir of one, Efraimidis and Spirakis 2006).
     fn scan(&mut self, pick: &Pick<'_>, group: &WeightedGroup) -> Option<u32> {
         let mut total = 0.0;
@@ -276,7 +276,7 @@ impl Balancer {
         chosen
     }
 
-    /// For a chosen tier without an acceptable endpoint: every usable one was tried, or health has just changed.
+    /// Used if the chosen tier has no acceptable endpoint: every usable endpoint was tried, or health has just changed.
     fn anywhere(&mut self, pick: &Pick<'_>, tier: usize) -> Option<u32> {
         let index = &pick.set.index;
         let tiers = || index.tiers.iter().skip(tier).chain(index.tiers.iter().take(tier));

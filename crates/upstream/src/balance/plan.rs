@@ -78,7 +78,7 @@ impl TierShares {
         }
     }
 
-    /// Nothing was usable at the last check, so it is worth another one.
+    /// At the last check no endpoint was usable, so health has to be checked again.
     pub(super) fn is_empty(&self) -> bool {
         !self.tiers.iter().any(|tier| tier.cumulative > 0.0)
     }

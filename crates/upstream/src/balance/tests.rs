@@ -81,7 +81,7 @@ async fn every_algorithm_shares_an_idle_upstream_by_weight() {
         let got = shares(&shared, 40_000);
         for (n, weight) in (1..).zip(weights) {
             let (got, want) = (share(&got, n), f64::from(weight) / 8.0);
-            // A ring of 160 points each is uneven by nature.
+            // A ring with 160 points for each endpoint is always a little uneven.
             let bound = if algorithm == ring() { 0.08 } else { 0.02 };
             assert!((got - want).abs() < bound, "{algorithm:?}: {n} got {got}, wanted {want}");
         }
@@ -130,7 +130,7 @@ async fn peak_ewma_prefers_the_fast_endpoint_and_comes_back_to_the_slow_one_in_t
         answer(&mut request, true);
     }
     assert!(share(&shares(&shared, 1000), 1) > 0.999);
-    // The fast one works all the time and the slow one's estimate fades with tau = 10 s.
+    // The fast endpoint gets requests all the time, and the estimate of the slow one fades with tau = 10 s.
     tokio::time::advance(Duration::from_secs(60)).await;
     let mut request = in_flight(&shared, endpoint(&shared, 0));
     tokio::time::advance(Duration::from_millis(10)).await;
@@ -205,15 +205,15 @@ async fn a_failure_counts_as_a_running_request_that_fades_with_time_and_success(
     (0..3).for_each(|_| end(false));
     assert!((bias::load(&bad) - 3.0).abs() < 1e-6);
     good.active.store(2, Relaxed);
-    assert!(share(&shares(&shared, 1000), 2) > 0.999, "three failures are more than two requests");
+    assert!(share(&shares(&shared, 1000), 2) > 0.999, "three failures count more than two requests");
     good.active.store(4, Relaxed);
-    assert!(share(&shares(&shared, 1000), 1) > 0.999, "and less than four");
+    assert!(share(&shares(&shared, 1000), 1) > 0.999, "three failures count less than four requests");
     tokio::time::advance(Duration::from_secs(10)).await;
     assert!((bias::load(&bad) - 3.0 / std::f64::consts::E).abs() < 1e-6);
     (0..11).for_each(|_| end(true));
     assert!((bias::load(&bad) - 3.0 / std::f64::consts::E * (15.0_f64 / 16.0).powi(11)).abs() < 1e-6);
     tokio::time::advance(Duration::from_secs(20)).await;
-    assert!(bias::load(&bad) == 0.0, "below a tenth it is forgotten");
+    assert!(bias::load(&bad) == 0.0, "a bias below a tenth becomes zero");
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,9 +222,12 @@ async fn an_endpoint_never_measured_gets_one_request_at_a_time() {
     let mut known = in_flight(&shared, endpoint(&shared, 0));
     tokio::time::advance(Duration::from_millis(10)).await;
     answer(&mut known, true);
-    assert!(share(&shares(&shared, 100), 2) > 0.999, "nothing runs there: it costs nothing");
+    assert!(share(&shares(&shared, 100), 2) > 0.999, "an unknown endpoint without requests has no cost");
     let _running = in_flight(&shared, endpoint(&shared, 1));
-    assert!(share(&shares(&shared, 100), 1) > 0.999, "one runs there and it is still unknown");
+    assert!(
+        share(&shares(&shared, 100), 1) > 0.999,
+        "an unknown endpoint with a request has the highest cost"
+    );
 }
 
 #[tokio::test]
@@ -271,7 +274,10 @@ async fn when_an_endpoint_leaves_or_fails_a_consistent_hash_moves_hardly_more_th
         };
         endpoint(&shared, 3).set_healthy(false);
         let unhealthy = homes(&shared);
-        assert!(moved(&unhealthy) < f64::EPSILON, "{algorithm:?}: ill health moves its own keys only");
+        assert!(
+            moved(&unhealthy) < f64::EPSILON,
+            "{algorithm:?}: only the keys of the unhealthy endpoint move"
+        );
         assert!(!unhealthy.iter().any(|label| **label == *lost));
         shared.replace_endpoints(
             specs(10).into_iter().filter(|s| s.address != spec(4).address).collect(),
@@ -293,21 +299,30 @@ async fn a_tier_hands_over_the_traffic_that_its_health_does_not_allow() {
         for at in 0..2 {
             endpoint(&shared, at).set_healthy(false);
         }
-        assert!(first_tier(&shared) > 0.9999, "{algorithm:?}: 80 % healthy is whole");
+        assert!(
+            first_tier(&shared) > 0.9999,
+            "{algorithm:?}: a tier with 80 % healthy endpoints gets all traffic"
+        );
         for at in 2..5 {
             endpoint(&shared, at).set_ejected(true);
         }
         let got = first_tier(&shared);
-        assert!((got - 0.7).abs() < 0.02, "{algorithm:?}: half of it carries 1.4 x 50 %, got {got}");
+        assert!(
+            (got - 0.7).abs() < 0.02,
+            "{algorithm:?}: a tier with half of its endpoints gets 1.4 x 50 %, got {got}"
+        );
         for at in 5..10 {
             endpoint(&shared, at).set_healthy(false);
         }
-        assert!(first_tier(&shared) < 0.0001, "{algorithm:?}: none of it, no panic while others are whole");
+        assert!(
+            first_tier(&shared) < 0.0001,
+            "{algorithm:?}: a tier without healthy endpoints gets nothing while another tier is healthy"
+        );
         for at in 0..10 {
             endpoint(&shared, at).set_healthy(true);
             endpoint(&shared, at).set_ejected(false);
         }
-        assert!(first_tier(&shared) > 0.9999, "{algorithm:?}: recovery counts at once");
+        assert!(first_tier(&shared) > 0.9999, "{algorithm:?}: a recovered tier gets its traffic at once");
     }
 }
 
@@ -323,7 +338,10 @@ async fn below_the_panic_threshold_all_endpoints_are_used() {
         assert!((unhealthy - 0.6).abs() < 0.1, "{algorithm:?}: {unhealthy}");
         endpoint(&shared, 0).set_healthy(true);
         let got = shares(&shared, 2000);
-        assert!((2..=6).all(|n| share(&got, n) == 0.0), "{algorithm:?}: half is enough");
+        assert!(
+            (2..=6).all(|n| share(&got, n) == 0.0),
+            "{algorithm:?}: half of the endpoints is enough: no unhealthy one is used"
+        );
     }
 }
 
@@ -403,7 +421,7 @@ async fn a_retry_takes_another_endpoint_even_of_another_tier_and_the_same_if_the
         let picked = balancer.pick(&shared, Some(1), std::slice::from_ref(&first)).unwrap();
         assert!(Arc::ptr_eq(&picked, &second), "{algorithm:?}");
         let picked = balancer.pick(&shared, Some(1), &[first, second]);
-        assert!(picked.is_ok(), "{algorithm:?}: tried ones are better than none");
+        assert!(picked.is_ok(), "{algorithm:?}: if all endpoints were tried, one of them is used again");
     }
 }
 

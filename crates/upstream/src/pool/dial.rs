@@ -276,7 +276,8 @@ impl ConnectionPool {
     ) -> Result<(EndpointConnection, ConnectionPermit), Error> {
         let config = &*self.shared.config;
         if leads_back(&to.address, how.client) {
-            let text = "the endpoint is the address that the call came in by: it would come in again";
+            let text =
+                "the endpoint is the address on which attache received this call: attache would call itself";
             return Err(Error::with_source(Reason::Loop, SentPart::Nothing, text));
         }
         let (times, span) = (ConnectTimes::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));

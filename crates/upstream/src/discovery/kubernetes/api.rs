@@ -4,7 +4,7 @@
 //! token are in the folder of the service account (`ca.crt`, `token`), or in the folder that `ATTACHE_SERVICE_ACCOUNT`
 //! names. Both files are read for each request: the kubelet renews the token about every hour. A token is never logged.
 //!
-//! Each request has a connection of its own, since a watch takes one for minutes and a list comes before each first watch only.
+//! Each request opens its own connection: a watch uses one for minutes, and a list is only sent before a first watch.
 
 use std::{
     env, fmt,
@@ -74,7 +74,7 @@ impl KubernetesApi {
     pub(super) fn of_this_pod() -> Result<Self, ApiError> {
         let text = |name: &str| {
             env::var(name)
-                .map_err(|_| ApiError::away(format!("{name} isn't set: attache runs in no pod of a cluster")))
+                .map_err(|_| ApiError::away(format!("{name} isn't set: attache doesn't run in a pod of a cluster")))
         };
         let (host, port) = (text("KUBERNETES_SERVICE_HOST")?, text("KUBERNETES_SERVICE_PORT")?);
         let port = port.parse().map_err(|_| {

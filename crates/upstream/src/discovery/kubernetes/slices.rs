@@ -34,11 +34,11 @@ pub(super) struct Slices(HashMap<String, Slice>);
 pub(super) struct SelectedEndpoints {
     /// The endpoints to use.
     pub(super) found: Vec<DiscoveredAddress>,
-    /// Why some, or all, can't be used.
+    /// Why some endpoints, or all, can't be used.
     pub(super) trouble: Option<String>,
 }
 
-/// Which of the endpoints are wanted.
+/// Which of the endpoints an upstream uses.
 #[derive(Clone, Debug)]
 pub(super) struct EndpointFilter {
     pub(super) service: KubernetesService,
@@ -157,7 +157,7 @@ impl Slices {
     }
 }
 
-/// The number that is called, if this is the port that the config means.
+/// The number of the port, if this is the port of the config.
 fn matching(own: &SlicePort, wanted: &KubernetesPort) -> Option<u16> {
     let port = own.number.filter(|port| *port > 0 && own.is_tcp())?;
     let same = match wanted {
