@@ -114,7 +114,9 @@ fn close(plan: &mut Plan, part: &PlanPart, wrong: &Diagnostic) {
 }
 
 fn left_out(what: &str, message: &str) -> String {
-    format!("{what} is left out: attache does not accept what it became here ({message}). Write it by hand.")
+    format!(
+        "{what} is left out, because attache would not accept its translation ({message}). Write it by hand."
+    )
 }
 
 /// Conditions that match every request.
@@ -135,7 +137,7 @@ impl PlannedRule {
         self.refuse(
             &at,
             format!(
-                "this is refused: attache does not accept what the original's rule became here ({message}). Write it by hand."
+                "these requests are refused, because attache would not accept the translation of the original's rule ({message}). Write the rule by hand."
             ),
         );
     }
@@ -166,7 +168,7 @@ fn nothing_of_it(plan: &mut Plan, wrong: &str) {
     let mut remarks = std::mem::take(&mut plan.remarks);
     remarks.point(
         &FileLine::default(),
-        format!("attache does not accept what this config became here, so nothing of it is carried over. Please report it: {wrong}"),
+        format!("attache would not accept the translation of this config, so the import refuses everything. Please report it: {wrong}"),
     );
     *plan = Plan { remarks, ..Plan::default() };
 }

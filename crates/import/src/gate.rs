@@ -62,18 +62,18 @@ impl Gate {
                 }
                 None if *verdict == GateVerdict::Pass => {
                     let mut rest = rule.clone();
-                    rest.remarks.point(&self.at, "one of the cases that the guard of this route let pass can't be said here; it is refused.");
+                    rest.remarks.point(&self.at, "the guard of this route allows some requests by a condition that attache can't express: these are refused, too.");
                     return vec![refused(
                         rest,
                         &self.at,
-                        "its guard has a case that can't be said together with this route.",
+                        "attache can't combine a condition of its guard with the conditions of this route.",
                     )];
                 }
                 None => {
                     return vec![refused(
                         rule,
                         &self.at,
-                        "its guard has a case that can't be said together with this route: the route is refused. Write both as one condition.",
+                        "attache can't combine a condition of the guard with the conditions of this route, so the route is refused. Write both as one condition.",
                     )];
                 }
             }

@@ -162,7 +162,7 @@ fn no_tunnels(plan: &mut Plan) {
                 rule.when.methods.iter().filter(|method| *method != "CONNECT").cloned().collect();
             if count > 0 && others.is_empty() {
                 let at = rule.at.clone();
-                rule.refuse(&at, "CONNECT is refused here: attache would open a tunnel for it, in which no rule sees a request. Where that is meant, write a route with `methods: CONNECT`.");
+                rule.refuse(&at, "CONNECT is refused: attache would open a tunnel for it, and no rule sees the requests in a tunnel. If you want this, write a route with `methods: CONNECT`.");
             } else if others.len() < count {
                 rule.when.methods = others;
                 let at = rule.at.clone();
@@ -188,12 +188,12 @@ fn finish(mut plan: Plan, files: &[File]) -> Imported {
     let head = vec![
         format!("Imported by `attache import` from {}: {grade}.", from.join(", ")),
         format!(
-            "{} marked LOST (requests are answered otherwise or refused), {} marked Lost (soft), {} marked Note.",
+            "{} marked LOST (requests get another answer, or are refused), {} marked Lost (soft), {} marked Note.",
             count(Weight::Point),
             count(Weight::Soft),
             count(Weight::Note)
         ),
-        "attache's own defaults are on in addition to the imported settings: safe retries, ejection of failing endpoints, dead peers found by keepalive."
+        "attache's own defaults are on in addition to the imported settings: safe retries, ejection of failing endpoints, keepalive that finds dead peers."
             .to_owned(),
     ];
     let text = write::config(&plan, &head).text;

@@ -91,7 +91,7 @@ impl Remarks {
     pub fn unknown(&mut self, at: &FileLine, what: impl std::fmt::Display) {
         self.point(
             at,
-            format!("{what} isn't known to this import. Find out what it did, and whether you need it."),
+            format!("this import doesn't know {what}. Find out what it does, and whether you need it."),
         );
     }
 

@@ -22,7 +22,7 @@ fn drawn() -> Option<&'static str> {
 }
 
 /// The remark about the secret of a session's cookie.
-pub(crate) const KEY_REMARK: &str = "the `key` of the session's cookie was drawn at random: keep this file as secret as a key, or write `${SESSION_KEY}`.";
+pub(crate) const KEY_REMARK: &str = "the import chose a random `key` for the session's cookie: keep this file secret, or write `${SESSION_KEY}`.";
 
 /// A session's cookie of this name. `None` without a secret to encrypt it with.
 pub(crate) fn session(name: &str) -> Option<Map> {

@@ -163,15 +163,15 @@ fn section(at: FileLine, name: String, pairs: &[(String, String)]) -> TlsService
         }
     }
     if yes("verifypeer") || level >= 3 {
-        out.closed = Some("it trusted single certificates (`verifyPeer`); here `allow` and `pins` do this. Write them; then replace the refusal".to_owned());
+        out.closed = Some("it accepts only single certificates (`verifyPeer`). Write `allow` or `pins`, which do this in attache; then replace the refusal".to_owned());
     } else if !out.client && verifies && last("cafile").is_none() {
         out.closed = Some(
-            "its roots of clients are not one file (`CApath`). Give `client_ca`; then replace the refusal"
+            "the roots for its clients are not in one file (`CApath`). Put them into a file, and set `client_ca`; then replace the refusal"
                 .to_owned(),
         );
     }
     if out.client && !verifies {
-        out.remarks.soft(&at, "stunnel verified nothing of this peer; attache verifies by `tls.ca` (the system's roots without it) and the name.");
+        out.remarks.soft(&at, "stunnel didn't verify this peer. attache verifies its name, and its certificate with `tls.ca` or the system's roots.");
     }
     if out.client
         && let Some(host) = last("checkhost").or_else(|| last("sni"))
@@ -312,7 +312,7 @@ impl TlsService {
             }
             "proxy-protocol" => self
                 .remarks
-                .point(&self.at, "the PROXY protocol to the target is `proxy_protocol: v2` of the upstream."),
+                .point(&self.at, "the PROXY protocol header for the target is not sent: set `proxy_protocol: v2` of the upstream."),
             "storepass" | "unsafe-target" | "unsafe-listen" | "timed-reload" | "shutdown-timeout"
             | "connect-timeout" | "close-timeout" | "max-conn-lifetime" | "quiet" | "syslog"
             | "skip-resolve" | "disable-landlock" | "use-landlock" => {}
@@ -355,10 +355,10 @@ impl Passes {
         } else if self.open && disabled {
             out.tls.0.retain(|(key, _)| key != "client_ca");
         } else if self.allow.is_empty() && !self.open {
-            out.closed = Some("no name is allowed, and ghostunnel doesn't start without one".to_owned());
+            out.closed = Some("it allows no name, and ghostunnel doesn't start without one".to_owned());
         } else if out.tls.get("client_ca").is_none() {
             out.closed.get_or_insert_with(|| {
-                "clients were believed by the system's roots. Give `client_ca`; then replace the refusal"
+                "clients were verified with the system's roots. Set `client_ca`; then replace the refusal"
                     .to_owned()
             });
         } else if !self.open {
@@ -391,7 +391,7 @@ fn finish(services: Vec<TlsService>, files: &[File]) -> Result<Plan, Unreadable>
             listener.remarks.say(
                 Weight::Point,
                 &service.at,
-                "its address is not one to listen on: the service is left out.",
+                "attache can't listen on the address of this service: the service is left out.",
             );
             plan.remarks.0.extend(listener.remarks.0);
             continue;
@@ -444,10 +444,10 @@ impl TlsService {
     fn refused(&self, targets: &[String]) -> Option<String> {
         let mut closed = self.closed.clone();
         if !self.client && self.tls.get("certificate").is_none() {
-            closed.get_or_insert_with(|| "it has no certificate in a file. Give `tls.certificate` and `tls.key`; then replace the refusal".to_owned());
+            closed.get_or_insert_with(|| "it has no certificate in a file. Set `tls.certificate` and `tls.key`; then replace the refusal".to_owned());
         }
         if targets.is_empty() {
-            closed.get_or_insert_with(|| "it has no target that is known".to_owned());
+            closed.get_or_insert_with(|| "it has no target that the import can read".to_owned());
         }
         closed
     }

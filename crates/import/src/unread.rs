@@ -129,12 +129,12 @@ fn lost(node: &Node, path: &[&str], scope: &UnreadScope<'_>, remarks: &mut Remar
     // The last three names are enough to find the place: `route.retry_policy.x`.
     let place = path[path.len().saturating_sub(3)..].join(".");
     match scope.weight {
-        Some(weight) => remarks.say(weight, &node.at, format!("`{place}` has no counterpart here.")),
+        Some(weight) => remarks.say(weight, &node.at, format!("attache has no equivalent of `{place}`.")),
         None if scope.within || scope.causes.contains(&node.at) => {}
         None => remarks.point(
             &node.at,
             format!(
-                "`{place}` of {} isn't read by this import. Find out what it did, and whether you need it.",
+                "this import doesn't read `{place}` of {}. Find out what it does, and whether you need it.",
                 scope.what
             ),
         ),

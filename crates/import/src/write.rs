@@ -93,7 +93,7 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> WrittenConfig {
     }
     page.text.push_str("upstreams:\n");
     if plan.upstreams.is_empty() {
-        page.text.push_str("  # Nothing goes anywhere; a config has at least one upstream.\n  nowhere: http://nowhere.invalid:80\n");
+        page.text.push_str("  # No route has a destination; a config needs at least one upstream.\n  nowhere: http://nowhere.invalid:80\n");
     }
     for (index, upstream) in plan.upstreams.iter().enumerate() {
         page.begin(PlanPart::Upstream(index));

@@ -319,7 +319,18 @@ fn sections_of_haproxy_within_a_condition_are_closed() {
     }
 }
 
-/// The files of the corpus don't depend on files of this machine.
+/// The lines of a `crt-list` can have `verify required`.
+#[test]
+fn an_address_of_haproxy_with_a_list_of_certificates_is_closed() {
+    for words in ["crt-list /etc/certs.txt", "crt /c.pem crt-list /etc/certs.txt"] {
+        let text = format!(
+            "frontend in\n mode http\n bind :8443 ssl {words}\n default_backend app\nbackend app\n mode http\n server a app.internal:80\n"
+        );
+        assert_closed(words, &import(ProxyKind::Haproxy, &text));
+    }
+}
+
+/// No import depends on files elsewhere on this machine.
 #[test]
 fn the_folder_of_a_config_is_the_only_one_that_is_read() {
     let outside = Folder::new("outside").with("deny.conf", "# nothing");

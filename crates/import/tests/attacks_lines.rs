@@ -482,12 +482,12 @@ fn a_limit_that_was_written_is_a_loss_of_the_point() {
 fn redirects_to_the_upstream_are_said_where_nginx_would_rewrite_them() {
     let text = |keys: &str| server("", &format!("location / {{ {keys} {PASS} }}")).text;
     for default in ["", "proxy_redirect default;"] {
-        assert!(text(default).contains("whose `Location` names the upstream"), "{}", text(default));
+        assert!(text(default).contains("a `Location` with the upstream's address"), "{}", text(default));
         // The service knows the client's `Host`, and redirects to it.
         let preserved = text(&format!("{default} proxy_set_header Host $http_host;"));
         assert!(!preserved.contains("Location"), "{preserved}");
     }
     assert!(!text("proxy_redirect off;").contains("Location"));
     let another = text("proxy_redirect http://a/ /;");
-    assert!(another.contains("`proxy_redirect`: `Location`"), "{another}");
+    assert!(another.contains("`proxy_redirect`: attache passes"), "{another}");
 }

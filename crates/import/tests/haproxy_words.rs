@@ -55,7 +55,7 @@ fn every_word_of_a_server_is_read_or_told() {
         ("namespace other", Grade::Point, "network namespace"),
         ("redir http://x.test", Grade::Point, "redirect"),
         ("zz-unknown", Grade::Point, "zz-unknown"),
-        ("ssl verify none", Grade::Soft, "verified nothing"),
+        ("ssl verify none", Grade::Soft, "didn't verify"),
         ("ssl verify required ca-file /a.pem", Grade::Soft, "compared no name"),
         ("ssl verify required ca-file /a.pem verifyhost a.test", Grade::Nothing, "name: a.test"),
         ("ssl verify required ca-file /a.pem sni str(a.test)", Grade::Nothing, "name: a.test"),

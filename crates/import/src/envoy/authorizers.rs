@@ -31,18 +31,21 @@ const KNOWN: &[&str] = &[
 /// Settings that attache lacks: further facts that Envoy sends to the service, and other ways to decide. They close the
 /// routes.
 const CLOSED: &[(&str, &str)] = &[
-    ("metadata_context_namespaces", "the service was told metadata of other filters"),
-    ("typed_metadata_context_namespaces", "the service was told metadata of other filters"),
-    ("route_metadata_context_namespaces", "the service was told metadata of routes"),
-    ("route_typed_metadata_context_namespaces", "the service was told metadata of routes"),
-    ("filter_enabled_metadata", "metadata of other filters said whether the service is asked"),
-    ("deny_at_disable", "requests that the service is not asked about were denied"),
+    ("metadata_context_namespaces", "in the original the service got metadata of other filters"),
+    ("typed_metadata_context_namespaces", "in the original the service got metadata of other filters"),
+    ("route_metadata_context_namespaces", "in the original the service got metadata of routes"),
+    ("route_typed_metadata_context_namespaces", "in the original the service got metadata of routes"),
+    ("filter_enabled_metadata", "metadata of other filters decided whether the service is called"),
+    ("deny_at_disable", "the original denied requests for which it didn't call the service"),
     (
         "disallowed_headers",
-        "the original named the headers that the service must not get; here the headers that it gets are listed",
+        "the original lists the headers that the service must not get; attache lists those that it gets",
     ),
-    ("decoder_header_mutation_rules", "rules said which headers the service may change"),
-    ("include_peer_certificate", "the service got the client's whole certificate; here it gets the identity"),
+    ("decoder_header_mutation_rules", "rules decided which headers the service may change"),
+    (
+        "include_peer_certificate",
+        "the service got the client's whole certificate; attache sends the identity",
+    ),
 ];
 
 /// The gate that the filter becomes.
@@ -59,7 +62,7 @@ pub(crate) fn gate(config: &Node, filter: &Node, remarks: &mut Remarks, cx: &mut
         Err(why) => Gate::closed(
             at,
             format!(
-                "a service decided who passes here (`ext_authz`), and can't be asked: {why}. Write it as `authorizers` and `external`."
+                "a service (`ext_authz`) decided about these requests, and attache can't call it in the same way: {why}. Write it as `authorizers` and `external`."
             ),
         ),
     }
@@ -94,7 +97,7 @@ pub(crate) fn of_route(gate: &Gate, own: &Node) -> Option<Gate> {
             return Some(Gate::closed(
                 &value.at,
                 format!(
-                    "this route tells its authorization service `{key}`. Make an authorizer for it; then replace the refusal."
+                    "this route sends `{key}` to its authorization service. Make an authorizer for this route; then replace the refusal."
                 ),
             ));
         }
@@ -135,10 +138,10 @@ fn authorizer(
         None => {}
         Some(share) if share >= 1.0 => {}
         Some(share) if share <= 0.0 => {
-            remarks.note(at, "the authorization service was asked about no request (`filter_enabled` is 0 %), and is left out.");
+            remarks.note(at, "the original called the authorization service for no request (`filter_enabled` is 0 %), so the service is left out.");
             return Ok(None);
         }
-        Some(_) => return Err("it was asked about a share of the requests".to_owned()),
+        Some(_) => return Err("it was called for a share of the requests only".to_owned()),
     }
     let mut map = Map::default();
     let grpc = config.get("grpc_service");
@@ -153,13 +156,13 @@ fn authorizer(
                 .ok_or("it is called by Google's gRPC client and not by a cluster")?;
             if grpc.get("initial_metadata").is_some() || grpc.down(&["envoy_grpc"]).get("authority").is_some()
             {
-                return Err("it gets its own metadata".to_owned());
+                return Err("it gets metadata of its own".to_owned());
             }
             time(&mut map, grpc.get("timeout"));
             headers_told(config.get("allowed_headers"), &[], &mut map)?;
             remarks.point(
                 at,
-                "name the headers that the authorization service gives to upstreams in `upstream_headers`: others are left out.",
+                "list the headers of the authorization service that upstreams get in `upstream_headers`; upstreams don't get others.",
             );
             name.to_owned()
         }
@@ -180,7 +183,7 @@ fn authorizer(
     } else {
         let status = config.down(&["status_on_error"]).str("code").unwrap_or("403").to_owned();
         if status != "503" && status != "ServiceUnavailable" {
-            remarks.note(at, format!("without an answer of the authorization service a request is refused with 503; the original said {status}."));
+            remarks.note(at, format!("if the authorization service doesn't answer, attache refuses the request with 503; the original answered {status}."));
         }
     }
     if let Some(body) = config.get("with_request_body") {
@@ -198,7 +201,7 @@ fn authorizer(
     if config.is("clear_route_cache") {
         remarks.point(
             at,
-            "the route was chosen again after the authorization service had changed headers; here it stays.",
+            "the original chose the route again after the authorization service had changed headers; attache doesn't.",
         );
     }
     Ok(Some(out))
@@ -215,10 +218,10 @@ fn http_service(http: &Node, config: &Node, map: &mut Map, remarks: &mut Remarks
         http,
         "the service of `ext_authz`",
         &["server_uri", "path_prefix", "authorization_request", "authorization_response"],
-        &[("retry_policy", Weight::Soft, "the authorization service is asked once.")],
+        &[("retry_policy", Weight::Soft, "attache calls the authorization service once, without retries.")],
     );
     if http.get("path_override").is_some() {
-        return Err("it is always asked by one path".to_owned());
+        return Err("it is called with one fixed path".to_owned());
     }
     let service = http.down(&["server_uri"]).str("cluster").ok_or("it has no cluster")?;
     if let Some(prefix) = http.str("path_prefix") {
@@ -245,10 +248,13 @@ fn http_service(http: &Node, config: &Node, map: &mut Map, remarks: &mut Remarks
         for pattern in response.down(&[key]).list("patterns") {
             match pattern.str("exact").filter(|_| !pattern.is("ignore_case")) {
                 Some(name) => up.push(name.to_ascii_lowercase()),
-                None => remarks.point(&pattern.at, "headers for upstreams are named one by one in `upstream_headers`: this pattern is left out."),
+                None => remarks.point(
+                    &pattern.at,
+                    "`upstream_headers` has only names, and this pattern is left out: list each header.",
+                ),
             }
             if appended {
-                remarks.point(&pattern.at, "a header of the authorization service takes the place of the client's, and is not appended to it.");
+                remarks.point(&pattern.at, "a header of the authorization service replaces the client's header, and is not appended to it.");
             }
         }
     }

@@ -27,7 +27,10 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
     let share = |key: &str| policy.get(key).map(|node| words::share(node).unwrap_or(0.0));
     if share("filter_enabled").is_some_and(|share| share < 1.0) {
         if share("filter_enabled").is_some_and(|share| share > 0.0) {
-            remarks.point(&policy.at, "CORS was on for a share of the requests, and is left out.");
+            remarks.point(
+                &policy.at,
+                "in the original CORS was on for a share of the requests only, so it is left out.",
+            );
         }
         return None;
     }
@@ -76,7 +79,7 @@ fn origins(policy: &Node, credentials: bool, remarks: &mut Remarks) -> Vec<Strin
             Ok(Some(pattern)) if credentials && everybody(&pattern) => {
                 remarks.point(
                     &item.at,
-                    "this origin is left out: with credentials every page could have acted as its reader. Name the origins that may.",
+                    "this origin is left out: it allows every page to act with the user's credentials. List the allowed origins.",
                 );
             }
             Ok(Some(pattern)) => {
@@ -84,7 +87,8 @@ fn origins(policy: &Node, credentials: bool, remarks: &mut Remarks) -> Vec<Strin
                     origins.push(pattern);
                 }
             }
-            Ok(None) => remarks.note(&item.at, "this origin is left out: no browser writes one so."),
+            Ok(None) => remarks
+                .note(&item.at, "this origin is left out, because no browser sends an origin in this form."),
             Err(matcher::Untranslatable(why)) => {
                 remarks.point(&item.at, format!("this origin is left out: {why}."));
             }
@@ -196,7 +200,7 @@ pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<Map> {
         (_, other) => {
             remarks.soft(
                 &config.at,
-                format!("the coding `{other}` is absent: `compression.codings` has zstd, br and gzip."),
+                format!("attache lacks the coding `{other}`: `compression.codings` has zstd, br and gzip."),
             );
             return None;
         }
@@ -212,7 +216,10 @@ pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<Map> {
         return None;
     }
     if ways.get("uncompressible_response_codes").is_some() {
-        remarks.soft(&ways.at, "`uncompressible_response_codes`: answers are not chosen by their status.");
+        remarks.soft(
+            &ways.at,
+            "`uncompressible_response_codes` is left out: attache compresses responses with every status.",
+        );
     }
     if ways.is("disable_on_etag_header") {
         remarks.soft(
@@ -221,7 +228,7 @@ pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<Map> {
         );
     }
     if ways.is("remove_accept_encoding_header") {
-        remarks.soft(&ways.at, "`remove_accept_encoding_header`: the application sees what the client accepts, and may compress itself.");
+        remarks.soft(&ways.at, "`remove_accept_encoding_header` is left out: the application gets `Accept-Encoding`, and may compress responses itself.");
     }
     let mut types: Vec<String> = Vec::new();
     for kind in common.list("content_type").iter().filter_map(Node::text) {

@@ -8,7 +8,7 @@ use super::{EnvoyImport, cluster, filters, subsets};
 /// Lets the header of the request name the upstream. False if the route must be refused.
 pub(super) fn named(action: &Node, header: &str, rule: &mut PlannedRule, cx: &mut EnvoyImport) -> bool {
     if header.starts_with(':') || action.get("metadata_match").is_some() {
-        rule.refuse(&action.at, format!("this route is refused: `{header}` chose the cluster, with more than its name. Then replace the refusal."));
+        rule.refuse(&action.at, format!("this route is refused: `{header}` chose the cluster, and its value has more than a name. Write a route for each cluster; then replace the refusal."));
         return false;
     }
     let header = header.to_ascii_lowercase();
@@ -20,7 +20,7 @@ pub(super) fn named(action: &Node, header: &str, rule: &mut PlannedRule, cx: &mu
         {
             rule.remarks.point(
                 &cluster.at,
-                format!("`{header}` can't name `{name}` here: it has subsets, or its own filters."),
+                format!("requests whose `{header}` is `{name}` are refused: this cluster has subsets, or its own filters."),
             );
             continue;
         }
@@ -31,7 +31,7 @@ pub(super) fn named(action: &Node, header: &str, rule: &mut PlannedRule, cx: &mu
             rule.remarks.point(
                 &cluster.at,
                 format!(
-                    "`{header}` can't name `{name}` here, which is called `{upstream}`: that is refused."
+                    "requests whose `{header}` is `{name}` are refused, because the name of this upstream is now `{upstream}`."
                 ),
             );
         }
@@ -39,7 +39,7 @@ pub(super) fn named(action: &Node, header: &str, rule: &mut PlannedRule, cx: &mu
     if names.is_empty() {
         rule.refuse(
             &action.at,
-            "this route is refused: a header chose the cluster, and none can be named here.",
+            "this route is refused: a header chose the cluster, and no cluster could be carried over for it.",
         );
         return false;
     }
@@ -52,7 +52,7 @@ pub(super) fn named(action: &Node, header: &str, rule: &mut PlannedRule, cx: &mu
     } else if unnamed(action) != 404 {
         rule.remarks.point(
             &action.at,
-            format!("a request that names no cluster is answered 404, and not {}.", unnamed(action)),
+            format!("a request without the name of a cluster is answered 404, and not {}.", unnamed(action)),
         );
     }
     rule.targets = names;

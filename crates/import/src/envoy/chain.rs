@@ -44,7 +44,7 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut PlannedListener, cx:
 /// A chain that refuses every request.
 pub(crate) fn closed(sni: Vec<String>, destination: Vec<String>, node: &Node) -> FilterChain {
     let mut rule = PlannedRule { at: node.at.clone(), ..PlannedRule::default() };
-    rule.refuse(&node.at, "what a filter chain took that is left out is refused.");
+    rule.refuse(&node.at, "a filter chain is left out, and its requests are refused.");
     let site = VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..VirtualHost::default() };
     FilterChain { sni, destination, sites: vec![site], closed: true, ..FilterChain::default() }
 }
@@ -141,7 +141,7 @@ fn last_filter(
     if many && before.iter().any(|filter| words::extension(filter) == "rbac") {
         listener
             .remarks
-            .point(&node.at, "RBAC of connections of one filter chain is that of the whole listener here.");
+            .point(&node.at, "the RBAC of connections of one filter chain is now for the whole listener.");
     }
     let kind = words::extension(last);
     match kind.as_str() {
@@ -159,7 +159,7 @@ fn last_filter(
             match tcp(config, cx) {
                 Some(rule) => out.opaque = Some(rule),
                 None => {
-                    let what = "this TCP proxy names no cluster that could be carried over: its connections are closed.";
+                    let what = "this TCP proxy has no cluster that could be carried over: its connections are closed.";
                     listener.remarks.point(&config.at, what);
                     return false;
                 }
@@ -168,7 +168,7 @@ fn last_filter(
         "redis_proxy" | "mongo_proxy" | "thrift_proxy" | "dubbo_proxy" => {
             listener.remarks.point(
                 &last.at,
-                format!("`{kind}` routes by messages, and attache carries bytes: this chain is left out. A `tcp://` upstream does for one backend."),
+                format!("`{kind}` routes single messages, and attache only passes on bytes: this chain is left out. If there is one backend, a `tcp://` upstream is enough."),
             );
             return false;
         }
@@ -190,7 +190,7 @@ fn plaintext(chain: &FilterChain, node: &Node, listener: &mut PlannedListener) {
     if listener.chains.iter().any(|other| same(other, chain)) {
         listener.keys.child("tls").set("mode", "permissive");
     } else {
-        let what = "plaintext is refused here: it had other routes than TLS, and one listener has one set of routes. Give plaintext a separate listener.";
+        let what = "plaintext is refused: in the original it had other routes than TLS, and a listener has one set of routes. Give plaintext its own listener.";
         listener.remarks.point(&node.at, what);
     }
 }
@@ -219,12 +219,12 @@ pub(crate) fn by_protocol(listener: &mut PlannedListener) {
             None => {}
             Some(false) => listener.remarks.point(
                 &crate::tree::FileLine::default(),
-                "a filter chain was for some protocols (`application_protocols`) alone; here it is for all.",
+                "in the original a filter chain was only for some protocols (`application_protocols`); now it is for all.",
             ),
             Some(true) => {
                 listener.remarks.point(
                     &crate::tree::FileLine::default(),
-                    "filter chains differ by `application_protocols` and in what they do: they are refused. Give each a listener.",
+                    "filter chains that do different things differ only by `application_protocols`: they are refused. Give each chain its own listener.",
                 );
                 let (sni, destination) = (chain.sni.clone(), chain.destination.clone());
                 let empty = Node::empty(crate::tree::FileLine::default());
@@ -243,7 +243,7 @@ pub(crate) fn opaque(listener: &mut PlannedListener) {
             let at = chain.opaque.take().map(|rule| rule.at).unwrap_or_default();
             listener.remarks.point(
                 &at,
-                "connections of this chain could have met one that is left out, and are refused.",
+                "a chain that is left out could match the connections of this chain, too: they are refused.",
             );
             chain.closed = true;
         }
@@ -363,12 +363,12 @@ fn tcp(config: &Node, cx: &mut EnvoyImport) -> Option<PlannedRule> {
             (
                 "tunneling_config",
                 Weight::Point,
-                "TCP is not tunnelled in CONNECT: bytes go to the upstream as they are.",
+                "attache doesn't tunnel TCP in CONNECT: the bytes go to the upstream without it.",
             ),
             (
                 "max_downstream_connection_duration",
                 Weight::Soft,
-                "opaque connections have no greatest age; `tcp_idle_timeout` ends idle ones.",
+                "opaque connections have no maximum age; `tcp_idle_timeout` ends idle ones.",
             ),
         ],
     );

@@ -45,7 +45,7 @@ pub(crate) fn clusters(cx: &mut EnvoyImport) {
             node.skip();
         } else if !elsewhere && !cx.uses.iter().any(|(known, ..)| known == name) {
             node.skip();
-            remarks.note(&node.at, format!("the cluster `{name}` is left out: no route goes there."));
+            remarks.note(&node.at, format!("the cluster `{name}` is left out, because no route uses it."));
         }
     }
     cx.plan.remarks = remarks;
@@ -203,7 +203,7 @@ fn destination(
         {
             remarks.point(
                 &own.at,
-                "the server name was that of each request's host (`auto_sni`); here it is that of the address, or `tls.name`.",
+                "the original sent the host of each request as server name (`auto_sni`); attache sends the host of the address, or `tls.name`.",
             );
         }
     }
@@ -240,11 +240,11 @@ fn closed(node: &Node, remarks: &mut Remarks) -> bool {
                     || own.get("upstream_port_override").is_some()
                     || own.get("metadata_key").is_some()
             }),
-            "a header, metadata or another port said where calls go",
+            "a header, metadata or another port chose the endpoint",
         ),
         (
             matches.into_iter().next(),
-            "its endpoints have TLS or filters of their own. Make an upstream of each kind",
+            "single endpoints have their own TLS or filters. Make an upstream for each kind of endpoint",
         ),
     ] {
         if let Some(found) = found {
@@ -307,7 +307,10 @@ fn addresses(node: &Node, scheme: &str, remarks: &mut Remarks, cx: &EnvoyImport)
         found.extend(address(host, scheme).map(|address| (address, Map::default())));
     }
     if assignment.is_some_and(|assignment| assignment.down(&["policy"]).get("drop_overloads").is_some()) {
-        remarks.point(&node.at, "a share of the requests is not dropped: `fault.abort` does it.");
+        remarks.point(
+            &node.at,
+            "the original dropped a share of the requests; attache doesn't. Use `fault.abort`.",
+        );
     }
     listed(found)
 }

@@ -97,7 +97,9 @@ impl MergedEdits {
         if framing {
             remarks.soft(
                 at,
-                format!("`{name}` says how a message travels; attache sets it for each connection, and this change is left out."),
+                format!(
+                    "`{name}` belongs to one connection, and attache sets it itself: this change is left out."
+                ),
             );
         }
         framing
@@ -161,7 +163,7 @@ impl MergedEdits {
             _ => {
                 remarks.point(
                     &item.at,
-                    format!("`{action}` is absent: `{key}` is set even if the request has it."),
+                    format!("attache lacks `{action}`: it sets `{key}` even if the request has this header."),
                 );
                 self.set(&name, value);
             }

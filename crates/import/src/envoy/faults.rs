@@ -24,7 +24,7 @@ fn one(config: &Node, mut rule: PlannedRule) -> Vec<PlannedRule> {
         None => {
             rule.remarks.point(
                 &config.at,
-                "a fault has a condition that can't be said together with this route: no fault is injected. Write a route with `fault`.",
+                "attache can't combine the condition of a fault with the conditions of this route, so it injects no fault. Write a separate route with `fault`.",
             );
             vec![rule]
         }
@@ -71,7 +71,7 @@ fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
                 own.set("share", share(delay));
                 map.set("delay", own);
             }
-            None => remarks.soft(&delay.at, "a delay that the request itself asks for is absent."),
+            None => remarks.soft(&delay.at, "a delay that the request chooses by a header is left out."),
         }
     }
     if let Some(abort) = config.get("abort") {
@@ -84,14 +84,14 @@ fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
             }
             None => remarks.point(
                 &abort.at,
-                "an abort that the request itself asks for, or with a gRPC status, is absent: these requests go on.",
+                "an abort that the request chooses by a header, or with a gRPC status, is left out: these requests are forwarded.",
             ),
         }
     }
     if config.get("max_active_faults").is_some() {
         remarks.soft(
             &config.at,
-            "`max_active_faults`: faults are not counted, all that are asked for are injected.",
+            "`max_active_faults` is left out: attache doesn't limit the number of faults at once.",
         );
     }
     if config.get("response_rate_limit").is_some() {

@@ -82,11 +82,15 @@ const SOFT: &[(&str, Weight, &str)] = &[
         Weight::Soft,
         "the client's own address can't be the source of calls; it is in `X-Forwarded-For`.",
     ),
-    ("set_metadata", Weight::Soft, "metadata is absent; where a later filter read it, that filter says so."),
+    (
+        "set_metadata",
+        Weight::Soft,
+        "attache has no metadata; if a later filter reads it, a comment there reports this.",
+    ),
     (
         "set_filter_state",
         Weight::Soft,
-        "filter state is absent; where a later filter read it, that filter says so.",
+        "attache has no filter state; if a later filter reads it, a comment there reports this.",
     ),
     ("payload_to_metadata", Weight::Soft, "metadata is absent."),
     ("json_to_metadata", Weight::Soft, "metadata is absent."),
@@ -96,9 +100,13 @@ const SOFT: &[(&str, Weight, &str)] = &[
         Weight::Soft,
         "`circuit_breaker: { failures: {} }` or `adaptive_concurrency: {}` on the upstream sheds load.",
     ),
-    ("custom_response", Weight::Point, "answers of the upstream are not replaced; they reach the client."),
+    (
+        "custom_response",
+        Weight::Point,
+        "attache doesn't replace responses of the upstream; the client gets them.",
+    ),
     ("dynamo", Weight::Soft, "DynamoDB's statistics are absent."),
-    ("alternate_protocols_cache", Weight::Soft, "HTTP/3 is absent."),
+    ("alternate_protocols_cache", Weight::Soft, "attache has no HTTP/3."),
     ("connect_grpc_bridge", Weight::Point, "Connect is not turned into gRPC."),
     ("istio_stats", Weight::Soft, "Istio's series are absent; attache has `attache_requests_total`."),
     ("stats", Weight::Soft, "the mesh's series are absent; attache has `attache_requests_total`."),
@@ -125,11 +133,15 @@ const ROUTER_KNOWN: &[&str] = &[
 ];
 
 const ROUTER_REMARKS: &[(&str, Weight, &str)] = &[
-    ("upstream_log", Weight::Soft, "the log of attempts is the access log's `attempts`."),
+    (
+        "upstream_log",
+        Weight::Soft,
+        "attache has no log of attempts; the access log has the field `attempts`.",
+    ),
     (
         "upstream_http_filters",
         Weight::Point,
-        "filters on the upstream's side are absent; one that could decide over requests closes the routes.",
+        "filters of the cluster are left out; if one of them may refuse requests, the routes are refused.",
     ),
 ];
 
@@ -151,7 +163,7 @@ pub(crate) fn filter(
             let guard = deciding(config.list("upstream_http_filters"))?;
             Effect::Gate(Gate::closed(
                 &guard.at,
-                "a filter on the upstream's side could refuse or change requests here. Then replace the refusal.",
+                "a filter of the cluster may refuse or change requests. Find out what it does; then replace the refusal.",
             ))
         }
         "dynamic_forward_proxy" => Effect::Nothing,
@@ -181,12 +193,12 @@ pub(crate) fn filter(
         "header_mutation" => Effect::Headers(Box::new(config.clone())),
         "header_to_metadata" => {
             node.skip();
-            remarks.soft(&node.at, "filter `header_to_metadata`: metadata is absent. Where routes chose a subset by it, match the header in a route.");
+            remarks.soft(&node.at, "filter `header_to_metadata`: attache has no metadata. If routes choose a subset by it, match the header in a route.");
             Effect::Headers(Box::new(changes::removals(config)))
         }
         "set_filter_state" if changes::decides(config) => Effect::Gate(Gate::closed(
             &node.at,
-            "filter state chose where requests go here. Write a route for each; then replace the refusal.",
+            "filter state chose the destination of these requests. Write a route for each destination; then replace the refusal.",
         )),
         "adaptive_concurrency" => {
             remarks.soft(
@@ -216,7 +228,7 @@ fn without_config(kind: &str, node: &Node, disabled: bool, remarks: &mut Remarks
         None => Effect::Gate(Gate::closed(
             &node.at,
             format!(
-                "the HTTP filter `{kind}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal."
+                "this import doesn't know the HTTP filter `{kind}`, which may refuse requests. Find out what it does; then replace the refusal."
             ),
         )),
     }
@@ -249,14 +261,14 @@ fn health_check(config: &Node, front: &mut Vec<PlannedRule>, remarks: &mut Remar
             when.path = crate::path::PlannedPath::Exact(path.to_owned());
             remarks.note(
                 &header.at,
-                format!("`{path}` is answered with a query, too, which the original sent on."),
+                format!("`{path}` is also answered if it has a query; the original forwarded such requests."),
             );
             continue;
         }
         if super::matcher::header(header, &mut when).is_err() {
             remarks.point(
                 &header.at,
-                "the health check's own path can't be said; requests to it meet the routes.",
+                "attache can't express the path of the health check, so the routes get its requests.",
             );
             return;
         }
@@ -265,7 +277,7 @@ fn health_check(config: &Node, front: &mut Vec<PlannedRule>, remarks: &mut Remar
     if config.get("cluster_min_healthy_percentages").is_some() {
         rule.remarks.soft(
             &config.at,
-            "this answer is always 200; `/readyz` on port 15090 and `attache status` say how upstreams are.",
+            "this answer is always 200; `/readyz` on port 15090 and `attache status` show the state of upstreams.",
         );
     }
     rule.answer(200);
@@ -302,10 +314,10 @@ pub(crate) fn targets(
                 if !own.is("disabled")
                     && !matches!(words::kind_of(filter).as_str(), "fault" | "cors" | "compressor" | "buffer")
                 {
-                    rule.refuse(&own.at, format!("this route is refused: one part of its split has its own config of `{filter}`. Make a route of each part."));
+                    rule.refuse(&own.at, format!("this route is refused: one part of its split has its own config of `{filter}`. Make a route for each part."));
                     return true;
                 }
-                rule.remarks.point(&own.at, format!("what one part of a split says of `{filter}` is left out: the filter is as for the whole route."));
+                rule.remarks.point(&own.at, format!("the config of `{filter}` for one part of a split is left out: the config of the whole route is used."));
             }
         }
     }

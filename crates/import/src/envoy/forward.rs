@@ -47,12 +47,12 @@ const ACTION_TOLD: &[(&str, Weight, &str)] = &[
     (
         "internal_redirect_policy",
         Weight::Point,
-        "redirects of the upstream go to the client; they are not followed here.",
+        "attache passes redirects of the upstream to the client, and doesn't follow them.",
     ),
     (
         "internal_redirect_action",
         Weight::Point,
-        "redirects of the upstream go to the client; they are not followed here.",
+        "attache passes redirects of the upstream to the client, and doesn't follow them.",
     ),
     ("early_data_policy", Weight::Soft, "attache never accepts early data of TLS."),
 ];
@@ -82,11 +82,12 @@ pub(super) fn forward(
     if slash && matcher.get("path_separated_prefix").is_some() && manager.is("merge_slashes") {
         rule.remarks.point(
             &action.at,
-            "the rewritten path began with `//`, which `merge_slashes` makes `/` here: it is applied to what goes up, too.",
+            "the rewritten path began with `//`, and attache sends `/`: `merge_slashes` also changes the path that the upstream gets.",
         );
     }
     if action.str("priority").is_some_and(|word| matches!(word, "HIGH" | "1")) {
-        rule.remarks.soft(&action.at, "requests have no priority of the breaker; all count in one.");
+        rule.remarks
+            .soft(&action.at, "attache has no priorities for circuit breakers: all requests count together.");
     }
     mirror(action, rule, cx);
     if let Some(policy) = action.get("retry_policy") {
@@ -115,10 +116,13 @@ fn destination(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) -> O
         ("cluster_specifier_plugin", "a plug-in chose the cluster"),
         ("inline_cluster_specifier_plugin", "a plug-in chose the cluster"),
         ("host_rewrite_header", "a header of the request became its host"),
-        ("host_rewrite_path_regex", "the host was made of the path"),
+        ("host_rewrite_path_regex", "the host was made from the path"),
     ] {
         if action.get(key).is_some() {
-            rule.refuse(&action.at, format!("this route is refused: {why}. Then replace the refusal."));
+            rule.refuse(
+                &action.at,
+                format!("this route is refused: {why}. Write it by hand; then replace the refusal."),
+            );
             return None;
         }
     }
@@ -132,14 +136,14 @@ fn destination(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) -> O
         None => {
             let action = subsets::chosen(action, rule, cx)?;
             if !filters::targets(&action, cluster::Use::Http, rule, cx) {
-                rule.refuse(&action.at, "this route is refused: the cluster that it goes to is not here.");
+                rule.refuse(&action.at, "this route is refused, because its cluster is not in the given files. Give the file with the cluster as a further argument of the import.");
                 return None;
             }
             action
         }
     };
     if let Some(guard) = upstream_guard(rule, cx) {
-        rule.refuse(&guard, "this route is refused: a filter on the upstream's side could refuse or change requests here. Then replace the refusal.");
+        rule.refuse(&guard, "this route is refused: a filter of the cluster may refuse or change requests. Find out what it does; then replace the refusal.");
     }
     (!rule.settled).then_some(action)
 }
@@ -155,11 +159,11 @@ fn times(action: &Node, manager: &Node, rule: &mut PlannedRule) {
         longest.or_else(|| manager.down(&["common_http_protocol_options"]).get("max_stream_duration"))
     {
         node.skip();
-        rule.remarks.soft(&node.at, "streams have no longest duration; `idle_timeout` ends those without a byte, and `timeout` all others.");
+        rule.remarks.soft(&node.at, "attache has no maximum duration for streams; `idle_timeout` ends idle streams, and `timeout` all others.");
     }
     if let Some(hedge) = action.get("hedge_policy") {
         hedge.skip();
-        rule.remarks.soft(&action.at, "an attempt whose time is over doesn't continue while the next one runs: `retry: { hedge: p95 }` sends a second one earlier.");
+        rule.remarks.soft(&action.at, "attache ends an attempt at its timeout; the original let it run beside the next one. `retry: { hedge: p95 }` sends a second attempt beside a slow one.");
     }
 }
 
@@ -236,7 +240,7 @@ fn rewrite(action: &Node, matcher: &Node, rule: &mut PlannedRule, replaced: &mut
         if template.starts_with('/') {
             keys.set("path", template);
         } else {
-            rule.refuse(&policy.at, "this rewriting of the path isn't known; then replace the refusal.");
+            rule.refuse(&policy.at, "this import doesn't know this way to rewrite the path. Write it as `rewrite`; then replace the refusal.");
             return;
         }
     }
@@ -312,12 +316,15 @@ fn mirror(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) {
         let Some(name) = policy.str("cluster") else {
             rule.remarks.soft(
                 &policy.at,
-                "copies go to upstreams that are named here; this one was chosen by a header.",
+                "no copies are sent: a header chose their upstream, and a mirror needs a fixed one.",
             );
             continue;
         };
         if cx.clusters.iter().all(|cluster| cluster.str("name") != Some(name)) {
-            rule.remarks.soft(&policy.at, format!("the cluster `{name}` for copies is not here."));
+            rule.remarks.soft(
+                &policy.at,
+                format!("no copies are sent: the cluster `{name}` for them is not in the given files."),
+            );
             continue;
         }
         let share = policy.get("runtime_fraction").and_then(words::share).unwrap_or(1.0);
@@ -342,13 +349,17 @@ const RETRY_KNOWN: &[&str] = &[
 ];
 
 const RETRY_REMARKS: &[(&str, Weight, &str)] = &[
-    ("retry_priority", Weight::Soft, "a retry goes to another endpoint of the same priority."),
-    ("retry_options_predicates", Weight::Soft, "retries have no options of their own."),
-    ("rate_limited_retry_back_off", Weight::Soft, "`Retry-After` of an answer doesn't set the wait."),
+    ("retry_priority", Weight::Soft, "attache sends a retry to another endpoint of the same priority."),
+    ("retry_options_predicates", Weight::Soft, "attache has no options for single retries."),
+    (
+        "rate_limited_retry_back_off",
+        Weight::Soft,
+        "attache doesn't use `Retry-After` of a response for the wait.",
+    ),
     (
         "retriable_request_headers",
         Weight::Soft,
-        "what is tried again isn't chosen by headers of the request: match them in a route.",
+        "headers of the request don't decide whether attache retries it: match them in a route.",
     ),
 ];
 
@@ -413,7 +424,7 @@ fn retry_conditions(policy: &Node, rule: &mut PlannedRule) -> Vec<String> {
                 add(&format!("grpc:{word}"));
             }
             "" | "http3-post-connect-failure" => {}
-            other => rule.remarks.soft(&policy.at, format!("`retry_on: {other}` is absent.")),
+            other => rule.remarks.soft(&policy.at, format!("attache lacks `retry_on: {other}`.")),
         }
     }
     on
@@ -445,14 +456,14 @@ fn hash(item: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) {
         } else {
             rule.remarks.soft(
                 &item.at,
-                "this key of a hash is absent: `header:NAME`, `cookie:NAME`, `source` and `path` are there.",
+                "attache lacks this key of a hash. It has `header:NAME`, `cookie:NAME`, `source` and `path`.",
             );
             return;
         };
     for target in rule.targets.clone() {
         match cx.hashes.iter().find(|(name, _)| *name == target) {
             Some((_, known)) if *known != key => {
-                rule.remarks.soft(&item.at, format!("an upstream hashes by one key: `{known}` is that of `{target}`, and `{key}` is left out."));
+                rule.remarks.soft(&item.at, format!("an upstream has one key for its hash: `{target}` uses `{known}`, and `{key}` is left out."));
             }
             Some(_) => {}
             None => cx.hashes.push((target, key.clone())),

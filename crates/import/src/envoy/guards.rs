@@ -39,51 +39,51 @@ const CLOSED: &[(&str, &str)] = &[
     ),
     (
         "oauth2",
-        "OAuth2 logged users in here. Put an authenticating proxy in front; then replace the refusal.",
+        "users had to log in with OAuth2 here. Put an authenticating proxy in front; then replace the refusal.",
     ),
     (
         "basic_auth",
-        "basic authentication stood here. Let the application ask for it; then replace the refusal.",
+        "basic authentication was required here. Let the application require it; then replace the refusal.",
     ),
     (
         "api_key_auth",
         "API keys were checked here. Let the application check them, or match the key's header; then replace the refusal.",
     ),
-    ("csrf", "a CSRF check of `Origin` stood here. Let the application check it; then replace the refusal."),
+    (
+        "csrf",
+        "this filter checks `Origin` against CSRF. Let the application check it; then replace the refusal.",
+    ),
     (
         "csrf_policy",
-        "a CSRF check of `Origin` stood here. Let the application check it; then replace the refusal.",
+        "this filter checks `Origin` against CSRF. Let the application check it; then replace the refusal.",
     ),
     (
         "ip_tagging",
-        "tags by client address were set here, which later conditions may read. Then replace the refusal.",
+        "this filter sets tags by the client's address, and later conditions may read them. Write the conditions with `client`; then replace the refusal.",
     ),
     (
         "geoip",
-        "headers by the client's place were set here, which later conditions may read. Then replace the refusal.",
+        "this filter sets headers by the client's location, and later conditions may read them. Do this in the application; then replace the refusal.",
     ),
     (
         "credential_injector",
-        "a credential was put into requests here: `credential` of the upstream gives them a secret from a file; then replace the refusal.",
+        "this filter adds a credential to requests. Use `credential` of the upstream, which reads it from a file; then replace the refusal.",
     ),
     (
         "gcp_authn",
-        "tokens of Google Cloud were put into requests here. `credential: { bearer: { file: … } }` sends one from a file; then replace the refusal.",
+        "this filter adds tokens of Google Cloud to requests. Use `credential: { bearer: { file: … } }`, which reads a token from a file; then replace the refusal.",
     ),
     (
         "aws_request_signing",
-        "requests were signed for AWS here, which attache can't: use a signing proxy; then replace the refusal.",
+        "this filter signs requests for AWS, which attache can't do. Use a signing proxy; then replace the refusal.",
     ),
-    ("aws_lambda", "requests were made calls of AWS Lambda here, which attache can't."),
+    ("aws_lambda", "this filter turns requests into calls of AWS Lambda, which attache can't do."),
     (
         "rate_limit_quota",
-        "quotas of a service were kept here: `global_rate_limit` asks one that speaks `envoy.service.ratelimit.v3`; then replace the refusal.",
+        "this filter asks a service for quotas. Use `global_rate_limit` with a service that speaks `envoy.service.ratelimit.v3`; then replace the refusal.",
     ),
-    (
-        "composite",
-        "a filter was chosen by the request here; write each case as a route; then replace the refusal.",
-    ),
-    ("squash", "a debugger held requests here."),
+    ("composite", "the request chose a filter here. Write each case as a route; then replace the refusal."),
+    ("squash", "a debugger stopped requests here."),
 ];
 
 /// The gate of an HTTP filter that can't be carried over. `None` if it isn't one of those.
@@ -107,7 +107,7 @@ pub(crate) fn network(
             filter.skip();
             remarks.soft(
                 at,
-                format!("`{kind}` only counted what it saw of its protocol; the bytes pass as before."),
+                format!("`{kind}` only collected statistics of its protocol; attache passes the bytes on without them."),
             );
             None
         }
@@ -134,7 +134,7 @@ pub(crate) fn network(
         "rbac" => rbac::network_filter(config, at, listener),
         _ => Some((
             at.clone(),
-            format!("the network filter `{kind}` decided about these connections, and is absent"),
+            format!("the network filter `{kind}`, which attache lacks, decided about these connections"),
         )),
     }
 }

@@ -69,17 +69,17 @@ const REMARKS: &[(&str, Weight, &str)] = &[
     (
         "request_timeout",
         Weight::Soft,
-        "a whole request has no time of its own; the route's `timeout` bounds request and answer.",
+        "attache has no timeout for the request alone; the route's `timeout` limits request and response together.",
     ),
     (
         "always_set_request_id_in_response",
         Weight::Soft,
-        "the request id is not put into answers: `headers: { response: { set: { x-request-id: \"%{request.id}\" } } }`.",
+        "attache doesn't add the request id to responses; to do it, write `headers: { response: { set: { x-request-id: \"%{request.id}\" } } }`.",
     ),
     (
         "original_ip_detection_extensions",
         Weight::Soft,
-        "the client's address is that of the connection, or of the PROXY protocol.",
+        "attache takes the client's address from the connection or the PROXY protocol, and not from a header.",
     ),
     ("path_normalization_options", Weight::Soft, "`http.path` normalises paths."),
     (
@@ -139,7 +139,7 @@ pub(crate) fn manager(
         let mut rule = PlannedRule::default();
         rule.refuse(
             &config.at,
-            "routes come from a control plane, or a file that isn't here: save them from `/config_dump`, and give them to the import, too.",
+            "the routes are on a control plane, or in a file that could not be read. Save them from `/config_dump`, and give the file as a further argument of the import.",
         );
         chain.sites.push(VirtualHost {
             hosts: vec!["*".to_owned()],
@@ -211,16 +211,16 @@ fn refusing(config: &Node, kinds: &[String]) -> Vec<filters::Filter> {
         filters::deciding(upgrade.list("filters")).filter(|_| !upgrade.list("filters").is_empty())
     });
     if let Some(filter) = own_chain.filter(|filter| !kinds.contains(&words::extension(filter))) {
-        let why = "upgrades had a guard of their own, and here they meet what all requests meet. Then replace the refusal.";
+        let why = "in the original, upgrades had their own filters, and attache has the same rules for all requests. Write the rules; then replace the refusal.";
         list.push(filters::Filter::closed("upgrade_filters", &filter.at, why));
     }
     if let Some(early) = config.get("early_header_mutation_extensions") {
-        let why = "headers were changed before routes read them; here routes read what clients send. Write them so; then replace the refusal.";
+        let why = "the original changed headers before it chose a route; attache chooses by the headers that clients send. Write the conditions for those headers; then replace the refusal.";
         list.push(filters::Filter::closed("early_header_mutation", &early.at, why));
     }
     for (at, names) in changes::before_guards(config.list("http_filters")) {
         let why = format!(
-            "`{}` was changed before this guard read the request, and here guards read what clients send. Then replace the refusal.",
+            "the original changed `{}` before this guard read the request; attache's guards read what clients send. Write the guard for that; then replace the refusal.",
             names.join("`, `")
         );
         list.push(filters::Filter::closed("changed_headers", &at, &why));
@@ -290,7 +290,7 @@ fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
     {
         remarks.point(
             &config.at,
-            "the authorization service was asked before the token was verified, and could have given the request one; here the token is verified first.",
+            "the original called the authorization service before it verified the token, so the service could add a token; attache verifies the token first.",
         );
     }
     if let (Some(service), Some(rules)) = (at("ext_authz"), at("rbac"))
@@ -298,7 +298,7 @@ fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
     {
         remarks.point(
             &config.at,
-            "RBAC decided over headers that the authorization service could have set; here the rules decide over what the client sent.",
+            "RBAC could read headers that the authorization service set; attache's rules read the headers that the client sent.",
         );
     }
     let guards = ["ext_authz", "jwt_authn", "rbac"].iter().filter_map(|kind| at(kind)).min();
@@ -324,7 +324,7 @@ fn set_by_envoy(manager: &Node, routes: &Node, clients: &ClientTraits, chain: &m
             let read = rule.keys.get("authorization").and_then(|keys| scheme::read(keys, &set));
             if let Some(name) = found.or_else(|| read.map(ToOwned::to_owned)) {
                 let at = rule.at.clone();
-                rule.refuse(&at, format!("this route is refused: its condition is on `{name}`, which Envoy set or removed, and here a client could send it. Then replace the refusal."));
+                rule.refuse(&at, format!("this route is refused: its condition is on `{name}`, which Envoy sets or removes itself; in attache a client could send it. Write another condition; then replace the refusal."));
             }
             site.rules.extend(scheme::said_once(rule));
         }
@@ -349,7 +349,7 @@ fn not_said(routes: &Node, shape: &route::RouteContext<'_>, chain: &mut FilterCh
             };
             let mut rule = PlannedRule { at: host.at.clone(), ..PlannedRule::default() };
             rule.when.path = crate::path::PlannedPath::Any;
-            rule.refuse(&host.at, format!("`{domain}` can't be said, so `{wide}`, which covers it, is refused. Name the hosts; then replace the refusal."));
+            rule.refuse(&host.at, format!("attache can't express the host `{domain}`, so the import refuses `{wide}`, which includes it. List the hosts; then replace the refusal."));
             let mut known = false;
             for site in &mut chain.sites {
                 known |= site.hosts.contains(&wide);
@@ -379,7 +379,7 @@ fn shared_limit(filters: &[filters::Filter], config: &Node, chain: &mut FilterCh
     if limited && routes > 1 {
         chain.remarks.point(
             &config.at,
-            format!("one bucket limited all routes together; here each of {routes} routes has a bucket of this size. Make the sizes smaller, or one route."),
+            format!("in the original one bucket limited all routes together; now each of {routes} routes has a bucket of this size. Make the buckets smaller, or write one route."),
         );
     }
 }
@@ -417,7 +417,7 @@ fn observe(config: &Node, remarks: &mut Remarks, cx: &mut EnvoyImport) {
             }
             _ => {
                 log.skip();
-                remarks.soft(&log.at, format!("an access log of the kind `{kind}` is absent; `access_log: stdout` or a file has every request."));
+                remarks.soft(&log.at, format!("attache has no access log of the kind `{kind}`; `access_log` writes to stdout or to a file."));
                 continue;
             }
         };

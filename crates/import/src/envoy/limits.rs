@@ -32,7 +32,11 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
             "rate_limited_as_resource_exhausted",
         ],
         &[
-            ("response_headers_to_add", Weight::Soft, "what is limited has attache's own headers."),
+            (
+                "response_headers_to_add",
+                Weight::Soft,
+                "responses to requests above the limit have attache's own headers.",
+            ),
             (
                 "request_headers_to_add_when_not_enforced",
                 Weight::Soft,
@@ -41,12 +45,12 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
             (
                 "enable_x_ratelimit_headers",
                 Weight::Soft,
-                "answers to what is limited have `ratelimit-*` headers.",
+                "responses to requests above the limit have `ratelimit-*` headers.",
             ),
         ],
     );
     if config.is("local_rate_limit_per_downstream_connection") {
-        remarks.point(&config.at, "each connection had its own bucket; here one bucket counts all. `rate_limit: { by: client }` counts by address.");
+        remarks.point(&config.at, "in the original each connection had its own bucket; now one bucket counts all connections. `rate_limit: { by: client }` counts by address.");
     }
     if on("filter_enabled") < 1.0 || on("filter_enforced") < 1.0 {
         remarks.soft(&config.at, "the limit counts for all requests, not for a share of them.");
@@ -62,11 +66,11 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     if config.get("descriptors").is_some() {
         remarks.point(
             &config.at,
-            "limits by descriptor are absent: `rate_limit: { by: header:NAME }` counts by a header's value.",
+            "attache lacks local limits by descriptor: `rate_limit: { by: header:NAME }` counts by a header's value.",
         );
     }
     if config.down(&["status"]).str("code").is_some_and(|code| !matches!(code, "429" | "TooManyRequests")) {
-        remarks.soft(&config.at, "what is limited is answered with 429.");
+        remarks.soft(&config.at, "requests above the limit are answered with 429.");
     }
     Some(map)
 }
@@ -109,7 +113,7 @@ pub(super) fn global(
     let service = config.down(&["rate_limit_service", "grpc_service", "envoy_grpc"]).str("cluster_name");
     for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
         let Some(service) = service else {
-            rule.refuse(&config.at, "the service that counts for this limit is not a cluster of the config. Give `global_rate_limit` one; then replace the refusal.");
+            rule.refuse(&config.at, "the service that counts for this limit is not a cluster of the config. Add an upstream for it, and name it in `global_rate_limit`; then replace the refusal.");
             continue;
         };
         let mut descriptors = Vec::new();
@@ -125,7 +129,7 @@ pub(super) fn global(
             descriptors.push(ConfigValue::Map(map));
         }
         if lost {
-            rule.remarks.point(&config.at, "one of the limits is counted by something that attache lacks, and is left out: see `global_rate_limit.descriptors` in docs/config.md.");
+            rule.remarks.point(&config.at, "attache can't count by the descriptor of one of the limits, which is left out: see `global_rate_limit.descriptors` in docs/config.md.");
         }
         if descriptors.is_empty() {
             continue;

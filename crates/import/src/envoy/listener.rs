@@ -42,13 +42,17 @@ const KNOWN: &[&str] = &[
 ];
 
 const REMARKS: &[(&str, Weight, &str)] = &[
-    ("traffic_direction", Weight::Note, "the direction is the listener's name here."),
+    (
+        "traffic_direction",
+        Weight::Note,
+        "attache has no traffic direction; the listener's name stands for it.",
+    ),
     (
         "access_log",
         Weight::Soft,
         "the listener's access log is not carried over; `access_log: stdout` writes every request and connection.",
     ),
-    ("socket_options", Weight::Soft, "socket options are absent; keepalive and TCP_NODELAY are on."),
+    ("socket_options", Weight::Soft, "attache has no socket options; keepalive and TCP_NODELAY are on."),
 ];
 
 pub(crate) fn listener(node: &Node, cx: &mut EnvoyImport) {
@@ -69,7 +73,7 @@ pub(crate) fn listener(node: &Node, cx: &mut EnvoyImport) {
     if let Some(matcher) = node.get("filter_chain_matcher") {
         refused = Some((
             matcher.at.clone(),
-            "a matcher tree chose the filter chain, and is not read. Give the chains `filter_chain_match`"
+            "a matcher tree chooses the filter chain, and this import doesn't read it. Give the chains a `filter_chain_match`"
                 .to_owned(),
         ));
     }
@@ -139,7 +143,7 @@ fn listener_filters(
             other => {
                 refused.get_or_insert((
                     filter.at.clone(),
-                    format!("the listener filter `{other}` isn't known, and may have refused connections. Find out what it did"),
+                    format!("this import doesn't know the listener filter `{other}`, which may refuse connections. Find out what it does"),
                 ));
             }
         }
@@ -189,10 +193,7 @@ fn binds(node: &Node, remarks: &mut Remarks) -> Option<ConfigValue> {
     for address in node.get("address").into_iter().chain(more) {
         if let Some(path) = address.down(&["pipe"]).str("path") {
             if path.starts_with('@') {
-                remarks.point(
-                    &address.at,
-                    "an abstract Unix socket is not listened on; give it a path in a folder.",
-                );
+                remarks.point(&address.at, "attache can't listen on an abstract Unix socket. Use a path.");
             } else {
                 binds.push(format!("unix:{path}"));
             }

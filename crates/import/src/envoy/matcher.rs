@@ -33,7 +33,7 @@ pub(crate) fn route(node: &Node) -> MatcherResult<RuleConditions> {
                 when.headers.push(("content-type".to_owned(), GRPC.to_owned()));
             }
             _ if value.is_empty() => {}
-            other => return untranslatable(format!("its condition `{other}` is absent")),
+            other => return untranslatable(format!("attache lacks its condition `{other}`")),
         }
     }
     for item in node.list("headers") {
@@ -45,7 +45,7 @@ pub(crate) fn route(node: &Node) -> MatcherResult<RuleConditions> {
             let known = ["name", "string_match", "value", "regex", "present_match"];
             !known.contains(&crate::tree::snake(key).as_str())
         }) {
-            return untranslatable(format!("its condition `{key}` on the parameter `{name}` is absent"));
+            return untranslatable(format!("attache lacks its condition `{key}` on the parameter `{name}`"));
         }
         let pattern = match item.get("string_match") {
             Some(matcher) => string(matcher)?,
@@ -63,7 +63,7 @@ pub(crate) fn route(node: &Node) -> MatcherResult<RuleConditions> {
 
 fn path(node: &Node) -> MatcherResult<PlannedPath> {
     if let Some(key) = node.down(&["safe_regex"]).stranger(REGEX) {
-        return untranslatable(format!("`{key}` of its expression isn't known to this import"));
+        return untranslatable(format!("this import doesn't know `{key}` of its expression"));
     }
     let plain = if let Some(prefix) = node.str("prefix") {
         PlannedPath::prefix(prefix)
@@ -91,7 +91,7 @@ fn path(node: &Node) -> MatcherResult<PlannedPath> {
     } else if node.get("prefix").is_some() {
         PlannedPath::All
     } else {
-        return untranslatable("it has no path condition that is known");
+        return untranslatable("this import doesn't know its condition on the path");
     };
     if node.is_false("case_sensitive") {
         return Ok(PlannedPath::Regex(format!("(?i:{})", plain.expression())));
@@ -152,18 +152,18 @@ pub(crate) fn header(item: &Node, when: &mut RuleConditions) -> MatcherResult<()
     // Envoy sets or removes these headers itself; in attache a client could send them.
     if matches!(name.as_str(), "x-envoy-internal" | "x-envoy-external-address") {
         return untranslatable(format!(
-            "its condition `{name}` is on where a client comes from: `authorization` has `client` for that"
+            "its condition `{name}` is on the client's address, for which `authorization` has `client`"
         ));
     }
     if let Some((key, _)) =
         item.entries().iter().find(|(key, _)| !HEADER.contains(&crate::tree::snake(key).as_str()))
     {
-        return untranslatable(format!("its condition `{key}` on `{name}` is absent"));
+        return untranslatable(format!("attache lacks its condition `{key}` on `{name}`"));
     }
     let invert = item.is("invert_match");
     let pattern = wanted(item)?;
     if item.is("treat_missing_header_as_empty") {
-        return untranslatable(format!("a missing header `{name}` counted as an empty one"));
+        return untranslatable(format!("in the original a missing header `{name}` counts as an empty one"));
     }
     match name.as_str() {
         ":method" | "method" if name.starts_with(':') => return method(&pattern, invert, when),
@@ -180,7 +180,7 @@ pub(crate) fn header(item: &Node, when: &mut RuleConditions) -> MatcherResult<()
                     when.path = both;
                     Ok(())
                 }
-                _ => untranslatable("its two conditions on the path can't be one"),
+                _ => untranslatable("attache can't combine its two conditions on the path"),
             };
         }
         // Every request has one.
@@ -259,7 +259,7 @@ const GRPC: &str = "~application/grpc(?:\\+.*)?";
 fn wanted(item: &Node) -> MatcherResult<String> {
     for (key, known) in [("safe_regex_match", REGEX), ("range_match", &["start", "end"])] {
         if let Some(key) = item.down(&[key]).stranger(known) {
-            return untranslatable(format!("`{key}` of a matcher isn't known to this import"));
+            return untranslatable(format!("this import doesn't know `{key}` of a matcher"));
         }
     }
     Ok(if let Some(matcher) = item.get("string_match") {
@@ -344,7 +344,7 @@ pub(super) const STRING: &[&str] =
 /// A string matcher as a value pattern.
 pub(crate) fn string(matcher: &Node) -> MatcherResult<String> {
     if let Some(key) = matcher.stranger(STRING).or_else(|| matcher.down(&["safe_regex"]).stranger(REGEX)) {
-        return untranslatable(format!("`{key}` of a matcher isn't known to this import"));
+        return untranslatable(format!("this import doesn't know `{key}` of a matcher"));
     }
     let folded = matcher.is("ignore_case");
     for key in ["exact", "prefix", "suffix", "contains"] {

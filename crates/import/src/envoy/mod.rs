@@ -118,17 +118,17 @@ const REMARKS: &[(&str, Weight, &str)] = &[
     (
         "layered_runtime",
         Weight::Soft,
-        "values of the runtime that no `runtime_key` names are left out; what was set by them is a key of the config here.",
+        "values of the runtime without a `runtime_key` in the config are left out; attache has keys of the config instead.",
     ),
     (
         "runtime",
         Weight::Soft,
-        "values of the runtime that no `runtime_key` names are left out; what was set by them is a key of the config here.",
+        "values of the runtime without a `runtime_key` in the config are left out; attache has keys of the config instead.",
     ),
     (
         "hds_config",
         Weight::Soft,
-        "health discovery is absent: attache checks the health of its own upstreams only.",
+        "attache has no health discovery: it checks only the health of its own upstreams.",
     ),
     ("rate_limit_service", Weight::Soft, "`global_rate_limit` of a route names its service."),
     ("stats_flush_on_admin", Weight::Note, "attache's metrics are always current."),
@@ -176,7 +176,7 @@ fn read(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<(Plan, Vec<N
     for (at, key) in runtime::apply(&mut roots) {
         cx.plan.remarks.point(
             &at,
-            format!("`{key}` of the runtime could have any value, from a folder or a control plane: here it is the default of the config."),
+            format!("`{key}` may get a value from a folder or a control plane of the runtime; the import uses the default of the config."),
         );
     }
     let mut listeners = Vec::new();
@@ -214,7 +214,7 @@ fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut EnvoyImport) -> Re
                 "Cluster" => cx.clusters.push(resource.clone()),
                 "RouteConfiguration" => cx.routes.push(resource.clone()),
                 "Secret" => cx.secrets.push(resource.clone()),
-                _ => cx.plan.remarks.note(&resource.at, "this resource is read by nothing here."),
+                _ => cx.plan.remarks.note(&resource.at, "no part of the config uses this resource."),
             }
         }
         return Ok(());
@@ -233,7 +233,7 @@ fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut EnvoyImport) -> Re
             None => cx.plan.remarks.point(
                 &source.at,
                 format!(
-                    "{what} come from a control plane, or a file that isn't here: save them from `/config_dump`, and give them to the import, too."
+                    "{what} are on a control plane, or in a file that could not be read. Save them from `/config_dump`, and give the file as a further argument of the import."
                 ),
             ),
         }

@@ -11,13 +11,13 @@ pub(super) fn options(config: &Node, out: &mut PlannedListener, remarks: &mut Re
     match config.str("codec_type") {
         Some("HTTP1" | "http1" | "1") => out.keys.set("protocol", "http1"),
         Some("HTTP2" | "http2" | "2") => out.keys.set("protocol", "http2"),
-        Some("HTTP3" | "3") => remarks.point(&config.at, "HTTP/3 is absent."),
+        Some("HTTP3" | "3") => remarks.point(&config.at, "attache has no HTTP/3."),
         _ => out.keys.set("protocol", "http"),
     }
     if config.get("scoped_routes").is_some() {
         remarks.point(
             &config.at,
-            "scoped routes are absent: match the header that chose the scope in each route.",
+            "attache has no scoped routes: in each route, match the header that chose the scope.",
         );
     }
     let common = config.down(&["common_http_protocol_options"]);
@@ -82,7 +82,7 @@ fn forwarded(config: &Node, http: &mut Map, remarks: &mut Remarks) {
     forwarded.set("x_forwarded_proto", if trusts { "append" } else { "replace" });
     drop(forwarded);
     if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
-        remarks.soft(&config.at, "trusted hops are absent: the client's address is that of the connection; `proxy_protocol` brings it over a load balancer.");
+        remarks.soft(&config.at, "the import has no trusted hops: attache takes the client's address from the connection. Behind a load balancer use `proxy_protocol`.");
     }
 }
 
@@ -138,7 +138,7 @@ fn limits(config: &Node, common: &Node, remarks: &mut Remarks) -> Map {
     if h2.number("initial_connection_window_size").is_some() {
         remarks.soft(
             &config.at,
-            "HTTP/2's connection window is always the largest: streams' windows bound what is held.",
+            "attache always uses the largest window for an HTTP/2 connection; the windows of streams limit the memory.",
         );
     }
     limits
@@ -187,7 +187,8 @@ fn client_certificates(config: &Node, proven: bool, http: &mut Map, remarks: &mu
                 ConfigValue::List(all.into_iter().map(ConfigValue::Text).collect()),
             );
         } else if !all.is_empty() {
-            remarks.soft(&current.at, "whole certificates are not put into `X-Forwarded-Client-Cert`.");
+            remarks
+                .soft(&current.at, "attache doesn't put whole certificates into `X-Forwarded-Client-Cert`.");
         }
     } else if proven {
         http.set("forward_client_cert_details", "sanitize");

@@ -45,14 +45,14 @@ pub(crate) fn http(
     if config.get("matcher").is_some() {
         return Some(Gate::closed(
             at,
-            "RBAC by a matcher tree decided who passes. Write its cases in `authorization`; then replace the refusal.",
+            "this RBAC uses a matcher tree, which this import doesn't read. Write its cases in `authorization`; then replace the refusal.",
         ));
     }
     if let Some(key) = stranger(config) {
         return Some(Gate::closed(
             at,
             format!(
-                "`{key}` of RBAC isn't known to this import. Find out what it did; then replace the refusal."
+                "this import doesn't know `{key}` of RBAC. Find out what it does; then replace the refusal."
             ),
         ));
     }
@@ -73,7 +73,7 @@ pub(crate) fn http(
             return Some(Gate::closed(
                 at,
                 format!(
-                    "the RBAC policy `{name}` asks for what `authorization` can't say. Write it by the keys in docs/authorization.md."
+                    "`authorization` can't express the RBAC policy `{name}`. Write it with the keys of docs/authorization.md."
                 ),
             ));
         }
@@ -428,20 +428,18 @@ pub(crate) fn network_filter(
     if let Some(matcher) = config.get("matcher") {
         return Some((
             matcher.at.clone(),
-            "RBAC by a matcher tree decided about these connections".to_owned(),
+            "the RBAC of these connections uses a matcher tree, which this import doesn't read".to_owned(),
         ));
     }
     if let Some(key) = stranger(config) {
         return Some((
             at.clone(),
-            format!("`{key}` of RBAC isn't known to this import. Find out what it did"),
+            format!("this import doesn't know `{key}` of RBAC. Find out what it does"),
         ));
     }
     let rules = config.get("rules")?;
     let why = |name: &str| {
-        let what = format!(
-            "the RBAC policy `{name}` of connections asks for something that `authorization` can't say"
-        );
+        let what = format!("`authorization` can't express the RBAC policy `{name}` of connections");
         Some((at.clone(), what))
     };
     let action = rules.str("action").unwrap_or("ALLOW");
@@ -458,7 +456,7 @@ pub(crate) fn network_filter(
         Err(name) => return why(&name),
     };
     if !listener.chains.is_empty() {
-        return Some((at.clone(), "RBAC of one filter chain among several can't be said".to_owned()));
+        return Some((at.clone(), "attache can't limit RBAC to one of several filter chains".to_owned()));
     }
     if let Some((name, _)) = policies.iter().find(|(_, rule)| {
         ["path", "methods", "headers", "host", "claim_texts", "claim_items"].iter().any(|key| rule.asks(key))
@@ -481,7 +479,7 @@ pub(crate) fn network_filter(
         _ => Map::default(),
     };
     if !access::merge(&mut own, &keys) {
-        return Some((at.clone(), "two RBAC filters that allow can't be one".to_owned()));
+        return Some((at.clone(), "attache can't combine two RBAC filters that allow".to_owned()));
     }
     listener.keys.set("authorization", own);
     None

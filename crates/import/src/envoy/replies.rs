@@ -11,27 +11,27 @@ pub(super) fn local(config: &Node, listener: &mut PlannedListener, remarks: &mut
     if config.get("body_format").is_some() {
         remarks.soft(
             &config.at,
-            "answers of the proxy itself have attache's text and `x-attache-reason`: `body_format` is left out.",
+            "the proxy's own answers have attache's text and `x-attache-reason`: `body_format` is left out.",
         );
     }
     for (index, mapper) in config.list("mappers").iter().enumerate() {
         if let Some(status) = mapper.get("status_code") {
             remarks.point(
                 &status.at,
-                "answers of the proxy itself keep their status (docs/reasons.md): it is not replaced.",
+                "attache doesn't replace the status of its own answers (docs/reasons.md).",
             );
         }
         if mapper.get("body").is_some() || mapper.get("body_format_override").is_some() {
             remarks.soft(
                 &mapper.at,
-                "answers of the proxy itself have attache's text and `x-attache-reason`: what a mapper says in its place is left out.",
+                "the proxy's own answers have attache's text and `x-attache-reason`: the texts of mappers are left out.",
             );
         }
         let Some(added) = mapper.get("headers_to_add") else { continue };
         if index > 0 || !takes_all(mapper.down(&["filter"])) {
             remarks.soft(
                 &added.at,
-                "headers that only some answers of the proxy itself got are left out: those of `local_reply` are for all of them.",
+                "headers for only some of the proxy's own answers are left out: `local_reply` adds its headers to all of them.",
             );
             continue;
         }
@@ -39,7 +39,7 @@ pub(super) fn local(config: &Node, listener: &mut PlannedListener, remarks: &mut
         for item in added.items() {
             let value = item.down(&["header"]).str("value").unwrap_or_default();
             if value.contains('%') {
-                remarks.soft(&item.at, "a header of answers of the proxy itself has a variable, and is left out: see `local_reply`.");
+                remarks.soft(&item.at, "a header of the proxy's own answers is left out, because its value has a variable: see `local_reply`.");
             } else {
                 edits.one(item, remarks);
             }

@@ -66,8 +66,8 @@ const SITE_KNOWN: &[&str] = &[
 ];
 
 const SITE_REMARKS: &[(&str, Weight, &str)] = &[
-    ("virtual_clusters", Weight::Soft, "virtual clusters only count; routes with names do here."),
-    ("matcher", Weight::Point, "a matcher tree of routes is not read."),
+    ("virtual_clusters", Weight::Soft, "virtual clusters are left out: they only collect statistics."),
+    ("matcher", Weight::Point, "this import doesn't read matcher trees of routes."),
 ];
 
 pub(crate) fn site(node: &Node, shape: &RouteContext<'_>, cx: &mut EnvoyImport) -> VirtualHost {
@@ -100,7 +100,7 @@ fn requires_tls(node: &Node) -> Option<PlannedRule> {
     if matches!(tls, "EXTERNAL_ONLY" | "1") {
         rule.remarks.point(
             &node.at,
-            "callers from inside are redirected to https, too: their addresses are not told apart.",
+            "clients of the internal network are redirected to https, too: attache doesn't treat their addresses differently.",
         );
     }
     Some(rule)
@@ -112,7 +112,7 @@ fn site_hosts(node: &Node, shape: &RouteContext<'_>, out: &mut VirtualHost) {
         match hosts(domain, shape) {
             Some(hosts) if hosts.is_empty() => out.remarks.note(
                 &node.at,
-                format!("the domain `{domain}` is left out: its port was taken off each request's `Host` first, so no request had it."),
+                format!("the domain `{domain}` is left out: Envoy removes the port of each `Host` first, so no request matches it."),
             ),
             Some(hosts) => {
                 for host in hosts {
@@ -123,7 +123,7 @@ fn site_hosts(node: &Node, shape: &RouteContext<'_>, out: &mut VirtualHost) {
             }
             None => out.remarks.point(
                 &node.at,
-                format!("the domain `{domain}` is left out: `*` stands for whole labels here (`*.internal`, `orders.*`). Name the hosts."),
+                format!("the domain `{domain}` is left out: in attache `*` stands for whole labels (`*.internal`, `orders.*`). List the hosts."),
             ),
         }
     }
@@ -168,7 +168,7 @@ fn route_remark(out: &mut VirtualHost, route: &Node, share: f64) {
     out.remarks.point(
         &route.at,
         format!(
-            "{} of the requests were refused here; now all are. `fault: {{ abort: … }}` refuses a share.",
+            "the original refused {} of these requests; now all are refused. `fault: {{ abort: … }}` refuses a share.",
             words::percent(share)
         ),
     );
@@ -248,7 +248,7 @@ fn one(
         node,
         "the route",
         KNOWN,
-        &[("filter_action", Weight::Point, "filters that answer are absent.")],
+        &[("filter_action", Weight::Point, "attache has no filters that answer requests.")],
     );
     let matcher = node.down(&["match"]);
     let untranslatable = match matcher::route(matcher) {
@@ -264,12 +264,12 @@ fn one(
     };
     let (mut replaced, mut later) = (Vec::new(), Vec::new());
     if let Some(why) = untranslatable {
-        rule.refuse(&matcher.at, format!("this route is refused, with all requests that its path matches: {why}. Write it as `match`; then replace the refusal."));
+        rule.refuse(&matcher.at, format!("this route is refused, together with all requests that match its path: {why}. Write the condition as `match`; then replace the refusal."));
     } else if let Some(why) = node.get("untranslatable") {
         // A condition that another importer could not express in Envoy's form.
         rule.refuse(
             &why.at,
-            format!("this route is refused: {}. Then replace the refusal.", why.text().unwrap_or_default()),
+            format!("this route is refused: {}. Write it by hand.", why.text().unwrap_or_default()),
         );
     } else if let Some(action) = node.get("route") {
         let before = rule.when.clone();
@@ -287,7 +287,7 @@ fn one(
     } else if node.get("non_forwarding_action").is_some() {
         rule.answer(500);
     } else {
-        rule.refuse(&node.at, "this route has no action that is known.");
+        rule.refuse(&node.at, "this import doesn't know the action of this route.");
     }
     headers(node, host, shape, &mut rule);
     for earlier in &mut replaced {
@@ -405,7 +405,7 @@ fn redirected(node: &Node, rule: &mut PlannedRule) {
                 keys.set("path", whole);
             }
             None => {
-                rule.refuse(&regex.at, "this redirect is refused: its path is made by an expression that isn't a part of what the route matches.");
+                rule.refuse(&regex.at, "this redirect is refused: an expression makes its path, and is not a part of the route's own expression.");
                 return;
             }
         }
@@ -418,7 +418,7 @@ fn redirected(node: &Node, rule: &mut PlannedRule) {
 
 fn respond(node: &Node, rule: &mut PlannedRule) {
     let Some(status) = node.number("status").filter(|status| (200.0..600.0).contains(status)) else {
-        rule.refuse(&node.at, "this route answers with a status that isn't one.");
+        rule.refuse(&node.at, "the status of this route's answer is not valid.");
         return;
     };
     let status = status as u64;
@@ -488,7 +488,7 @@ fn drop_fixed(keys: &mut Map, at: &crate::tree::FileLine, remarks: &mut Remarks)
             map.0.retain(|(name, _)| {
                 let fixed = FIXED.contains(&name.as_str());
                 if fixed {
-                    remarks.soft(at, format!("`{name}` is about one connection, and set by attache itself."));
+                    remarks.soft(at, format!("`{name}` belongs to one connection; attache sets it."));
                 }
                 !fixed
             });

@@ -50,7 +50,7 @@ pub(super) fn forwarded_proto(mut rule: PlannedRule, clients: &ClientTraits) -> 
                 Some(regex) => rule.when.headers[index].1 = format!("~{regex}"),
                 None => {
                     let at = rule.at.clone();
-                    rule.refuse(&at, format!("this route is refused: its inverted condition on `{PROTO}` is neither of a value nor of a prefix. Then replace the refusal."));
+                    rule.refuse(&at, format!("this route is refused: its inverted condition on `{PROTO}` has neither a value nor a prefix. Write it by hand; then replace the refusal."));
                 }
             }
             vec![rule]

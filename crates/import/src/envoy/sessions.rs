@@ -15,7 +15,7 @@ pub(super) fn stateful(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     if !inner.str("@type").is_some_and(|url| url.ends_with("CookieBasedSessionState")) {
         remarks.point(
             &state.at,
-            "sessions are kept by a cookie here, and not by a header of answers: clients go to any endpoint until they send `session_cookie`'s.",
+            "attache keeps sessions by a cookie, and not by a header of responses: until a client sends the cookie of `session_cookie`, its requests may go to any endpoint.",
         );
         return None;
     }
@@ -39,7 +39,7 @@ pub(super) fn cookie(node: &Node, remarks: &mut Remarks) -> Option<Map> {
     }
     remarks.note(
         &node.at,
-        "sessions that the original began are not known: their next request begins a new one.",
+        "attache doesn't know sessions of the original: the next request of such a client begins a new session.",
     );
     Some(map)
 }

@@ -65,7 +65,7 @@ fn choice(cluster: &Node, wanted: &SubsetLabels) -> Result<SubsetChoice, &'stati
     }
     let config = cluster.down(&["lb_subset_config"]);
     if config.is("list_as_any") {
-        return Err("a list of the endpoint's metadata stood for any of its items");
+        return Err("in the original a list in an endpoint's metadata matches each of its items");
     }
     let endpoints: Vec<SubsetLabels> = cluster
         .down(&["load_assignment"])
@@ -117,7 +117,7 @@ fn choice(cluster: &Node, wanted: &SubsetLabels) -> Result<SubsetChoice, &'stati
                 wanted.iter().filter(|(key, _)| keys.contains(&key.as_str())).cloned().collect();
             if fewer.len() < wanted.len() { choice(cluster, &fewer) } else { Ok(SubsetChoice::Nobody) }
         }
-        _ => Err("its fallback isn't known"),
+        _ => Err("this import doesn't know its fallback"),
     }
 }
 
@@ -151,7 +151,7 @@ pub(super) fn chosen(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport
     let choices = match found {
         Ok(choices) => choices,
         Err(why) => {
-            rule.refuse(&action.at, format!("this route is refused: the subset of its cluster can't be told, since {why}. Write it as `labels` and `subset`."));
+            rule.refuse(&action.at, format!("this route is refused, because the import can't translate the subset of its cluster: {why}. Write it as `labels` and `subset`."));
             return None;
         }
     };
@@ -160,7 +160,7 @@ pub(super) fn chosen(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport
         [SubsetChoice::Nobody] => {
             // No endpoint can ever have this metadata, so the rule gives Envoy's answer for a cluster without
             // endpoints.
-            rule.remarks.note(&action.at, "no endpoint of the cluster has the metadata that this route asks for, so every request was answered 503.");
+            rule.remarks.note(&action.at, "no endpoint of the cluster has the metadata that this route requires: every request is answered 503, as by the original.");
             rule.answer(503);
             return None;
         }
@@ -177,7 +177,7 @@ pub(super) fn chosen(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport
             }
         }
         all if all.contains(&SubsetChoice::Nobody) => {
-            rule.refuse(&action.at, "this route is refused: no endpoint has the metadata that one part of its split asks for. Leave that part out; then replace the refusal.");
+            rule.refuse(&action.at, "this route is refused: no endpoint has the metadata that one part of its split requires. Remove this part; then replace the refusal.");
             return None;
         }
         all => parted(&mut out, all, cx),

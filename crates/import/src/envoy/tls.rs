@@ -74,7 +74,7 @@ pub(crate) fn downstream(
 fn certificates(chain: &Node, common: &Node, tls: &mut Map, remarks: &mut Remarks, cx: &EnvoyImport) -> bool {
     let mut pairs = pairs(common, remarks, cx);
     if pairs.is_empty() {
-        remarks.point(&chain.at, "the certificate of this chain is not in a file that is here, so the chain is left out: give `tls.certificate` and `tls.key`.");
+        remarks.point(&chain.at, "the import found no file with the certificate of this chain, so the chain is left out. Set `tls.certificate` and `tls.key`.");
         return false;
     }
     if tls.get("certificate").is_none() {
@@ -116,13 +116,13 @@ fn client_certificates(
     let mut clients = Map::default();
     let Some(validation) = validation(common, cx) else {
         if common.get("validation_context_sds_secret_config").is_some() {
-            remarks.point(&common.at, "the roots of the clients' certificates come from a control plane: the chain is left out. Give them as `client_ca`.");
+            remarks.point(&common.at, "the roots for clients' certificates come from a control plane: the chain is left out. Set `client_ca` to a file with them.");
             return None;
         }
         if context.is("require_client_certificate") {
             remarks.point(
                 &context.at,
-                "clients must show a certificate that is not verified: the chain is left out. Give the roots as `client_ca`.",
+                "clients must show a certificate, which the original doesn't verify: the chain is left out. Set `client_ca` to the roots.",
             );
             return None;
         }
@@ -135,7 +135,7 @@ fn client_certificates(
     if context.is("require_client_certificate") && !roots {
         remarks.point(
             &validation.at,
-            "clients must show a certificate of roots that are not in a file: the chain is left out. Give the roots as `client_ca`.",
+            "clients must show a certificate, and its roots are not in a file: the chain is left out. Set `client_ca` to the roots.",
         );
         return None;
     }
@@ -143,7 +143,7 @@ fn client_certificates(
         if clients.get("allow").is_some() {
             remarks.note(
                 &context.at,
-                "a client without a certificate is refused too, since `allow` names who may come.",
+                "a client without a certificate is refused, too, because `allow` lists the allowed identities.",
             );
         }
         clients.set("client_optional", true);
@@ -173,7 +173,7 @@ fn listener_agrees(
     if before && !same {
         remarks.point(
             at,
-            "another chain of this listener asks for other clients' certificates: this one is left out. Give it its own listener.",
+            "another chain of this listener requires certificates of other roots: this chain is left out. Give it its own listener.",
         );
         return false;
     }
@@ -192,12 +192,12 @@ fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bo
     {
         remarks.point(
             &value.at,
-            format!("`{key}` of clients' certificates is absent: the chain is left out. Use `client_ca` and `allow`."),
+            format!("attache lacks `{key}` for clients' certificates: the chain is left out. Use `client_ca` and `allow`."),
         );
         return false;
     }
     if validation.get("crl").is_some_and(|crl| crl.str("filename").is_none()) {
-        remarks.point(&validation.at, "the revocation list is not in a file: the chain is left out. Write it to one, and give that as `crls`.");
+        remarks.point(&validation.at, "the revocation list is not in a file: the chain is left out. Write the list to a file, and set `crls` to it.");
         return false;
     }
     if let Some(file) = source(validation.get("trusted_ca"), remarks) {
@@ -212,7 +212,7 @@ fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bo
     if validation.get("verify_certificate_hash").is_some()
         || validation.get("verify_certificate_spki").is_some()
     {
-        remarks.point(&validation.at, "clients can't be told by hashes of their certificates: the chain is left out. Use `allow` with their names.");
+        remarks.point(&validation.at, "attache doesn't compare hashes of clients' certificates: the chain is left out. Use `allow` with their names.");
         return false;
     }
     if clients.get("client_ca").is_none() && clients.get("client_ca_pem").is_none() {
@@ -252,7 +252,7 @@ fn crls(validation: &Node, out: &mut Map, remarks: &mut Remarks) {
             Some(file) if !file.pem => out.set("crls", file.text),
             _ => remarks.point(
                 &node.at,
-                "the revocation list is inline: write it to a file, and give that as `crls`.",
+                "the revocation list is inline and is left out: write it to a file, and set `crls` to it.",
             ),
         }
     }
@@ -285,7 +285,7 @@ fn identities(validation: &Node, remarks: &mut Remarks) -> Option<Vec<String>> {
         match pattern.filter(|pattern| !pattern.contains(' ')) {
             Some(pattern) => found.push(pattern),
             None => {
-                remarks.point(&item.at, "this pattern of certificate names can't be said: exact names, `spiffe://DOMAIN/PATH/**` and `*.suffix` can.");
+                remarks.point(&item.at, "attache can't express this pattern of certificate names. Use exact names, `spiffe://DOMAIN/PATH/**` or `*.suffix`.");
                 return None;
             }
         }
@@ -315,7 +315,7 @@ pub(crate) fn upstream(
         context,
         "TLS of the cluster",
         CLUSTER_KNOWN,
-        &[("enforce_rsa_key_usage", Weight::Soft, "key usage is what rustls enforces.")],
+        &[("enforce_rsa_key_usage", Weight::Soft, "rustls decides which key usages it accepts.")],
     );
     let mut tls = Map::default();
     if let Some(name) = context.str("sni") {
@@ -331,11 +331,11 @@ pub(crate) fn upstream(
     let (believes, verified) = validation(common, cx)
         .map_or((false, true), |validation| verification(&validation, context, &mut tls, remarks));
     if common.get("validation_context_sds_secret_config").is_some() && !believes {
-        remarks.point(&common.at, "the roots for this upstream come from a control plane; until `tls.ca` names them, those of the system count.");
+        remarks.point(&common.at, "the roots for this upstream come from a control plane; until `tls.ca` has them, attache uses the system's roots.");
     } else if !believes {
         remarks.soft(
             &context.at,
-            "the original did not verify this peer; attache does, by the system's roots. Give `tls.ca` if its root is private.",
+            "the original did not verify this peer; attache does, with the system's roots. If its root is private, set `tls.ca`.",
         );
     }
     if !tls.is_empty() {
@@ -368,7 +368,7 @@ fn verification(validation: &Node, context: &Node, tls: &mut Map, remarks: &mut 
         Some(peers) if !peers.is_empty() => tls.set("peers", peers),
         Some(_) if believes && tls.get("ca").is_some() => remarks.note(
             &context.at,
-            "the original believed any name in a certificate of its roots. attache compares it: `tls.name`; `tls.peers` lists others.",
+            "the original accepted any name in the certificate of this peer. attache compares the name with the host: set `tls.name`, or list other names in `tls.peers`.",
         ),
         _ => {}
     }
@@ -386,7 +386,7 @@ fn verification(validation: &Node, context: &Node, tls: &mut Map, remarks: &mut 
     {
         remarks.soft(
             &validation.at,
-            "the original took certificates that are expired or untrusted; attache verifies.",
+            "the original accepted expired or untrusted certificates; attache refuses them.",
         );
     }
     (believes, verified)
@@ -397,7 +397,7 @@ fn versions(common: &Node, tls: &mut Map, remarks: &mut Remarks) {
     match params.str("tls_minimum_protocol_version") {
         Some("TLSv1_3" | "4") => tls.set("min_version", "1.3"),
         Some("TLSv1_0" | "TLSv1_1" | "1" | "2") => {
-            remarks.soft(&params.at, "TLS 1.0 and 1.1 are not spoken: 1.2 is the lowest version.");
+            remarks.soft(&params.at, "attache has no TLS 1.0 and 1.1: 1.2 is the lowest version.");
         }
         _ => {}
     }
@@ -405,14 +405,13 @@ fn versions(common: &Node, tls: &mut Map, remarks: &mut Remarks) {
         || params.get("ecdh_curves").is_some()
         || params.get("signature_algorithms").is_some()
     {
-        remarks.soft(&params.at, "cipher suites, curves and signature algorithms are those of rustls, all of them safe; they are not chosen.");
+        remarks.soft(&params.at, "attache uses the cipher suites, curves and signature algorithms of rustls, which are all safe; no key chooses them.");
     }
     if params.str("tls_maximum_protocol_version").is_some_and(|version| version != "TLSv1_3") {
-        remarks
-            .soft(&params.at, "no highest version can be given: TLS 1.3 is spoken with those who speak it.");
+        remarks.soft(&params.at, "attache has no highest version: it uses TLS 1.3 if the peer supports it.");
     }
     if common.get("custom_handshaker").is_some() || common.get("key_log").is_some() {
-        remarks.soft(&common.at, "custom handshakers and key logs are absent.");
+        remarks.soft(&common.at, "attache has no custom handshakers and no key logs.");
     }
 }
 
@@ -425,7 +424,7 @@ fn pairs(common: &Node, remarks: &mut Remarks, cx: &EnvoyImport) -> Vec<(String,
             Some(secret) if secret.get("tls_certificate").is_some() => sources.push(secret.down(&["tls_certificate"]).clone()),
             _ => remarks.point(
                 &reference.at,
-                "this certificate comes by SDS from a control plane: write it to files, or take `spiffe: true`, which asks the SPIFFE Workload API.",
+                "this certificate comes from a control plane (SDS). Write it to files, or use `spiffe: true`, which gets it from the SPIFFE Workload API.",
             ),
         }
     }
@@ -433,7 +432,7 @@ fn pairs(common: &Node, remarks: &mut Remarks, cx: &EnvoyImport) -> Vec<(String,
         let certificate = source(source_of.get("certificate_chain"), remarks);
         let key = source(source_of.get("private_key"), remarks);
         if source_of.get("private_key_provider").is_some() {
-            remarks.point(&source_of.at, "keys in hardware are absent: give the key's file.");
+            remarks.point(&source_of.at, "attache can't use keys in hardware: set the key's file.");
         }
         match (certificate, key) {
             (Some(certificate), Some(key)) if !certificate.pem && !key.pem => {
@@ -443,7 +442,7 @@ fn pairs(common: &Node, remarks: &mut Remarks, cx: &EnvoyImport) -> Vec<(String,
                 let folder = "/etc/attache/tls";
                 remarks.soft(
                     &source_of.at,
-                    format!("this certificate is in the original itself, and attache reads files: write it to {folder}.crt and {folder}.key."),
+                    format!("this certificate is inline in the original, and attache reads files: write it to {folder}.crt and {folder}.key."),
                 );
                 found.push((format!("{folder}.crt"), format!("{folder}.key")));
             }

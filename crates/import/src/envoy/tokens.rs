@@ -37,7 +37,7 @@ pub(crate) fn read(config: &Node, at: &FileLine, remarks: &mut Remarks, cx: &mut
         config,
         "`jwt_authn`",
         &["providers", "rules", "requirement_map", "bypass_cors_preflight", "filter_state_rules", "stat_prefix"],
-        &[("strip_failure_response", Weight::Soft, "the answer to a bad token says `error=\"invalid_token\"` in `WWW-Authenticate`, and nothing more.")],
+        &[("strip_failure_response", Weight::Soft, "the answer to a token that is not valid has only `error=\"invalid_token\"` in `WWW-Authenticate`.")],
     );
     if config.is("bypass_cors_preflight") {
         remarks.note(at, "preflights need no token where `cors` answers them; without `cors` they do.");
@@ -83,12 +83,12 @@ fn issuer(
     for (key, value) in provider.entries() {
         let key = crate::tree::snake(key);
         if !value.is_empty() && !PROVIDER.contains(&key.as_str()) {
-            return Err(format!("`{key}` of the provider `{name}` is absent here"));
+            return Err(format!("attache lacks `{key}` of the provider `{name}`"));
         }
     }
     let Some(iss) = provider.str("issuer") else {
         return Err(format!(
-            "the provider `{name}` believed tokens of any issuer; an issuer of attache has one"
+            "the provider `{name}` accepts tokens of any issuer, and in attache each issuer needs a name"
         ));
     };
     map.set("issuer", iss);
@@ -165,7 +165,7 @@ fn keys(name: &str, provider: &Node, cx: &mut EnvoyImport) -> Result<Map, String
     let remote = provider.down(&["remote_jwks"]);
     let uri = remote.down(&["http_uri"]);
     let (Some(url), Some(cluster)) = (uri.str("uri"), uri.str("cluster")) else {
-        return Err(format!("the provider `{name}` has no keys that are known"));
+        return Err(format!("this import doesn't know the keys of the provider `{name}`"));
     };
     if cx.clusters.iter().all(|known| known.str("name") != Some(cluster)) {
         return Err(format!("the cluster `{cluster}` for the keys of `{name}` is not in this config"));
@@ -196,7 +196,7 @@ fn places(name: &str, provider: &Node) -> Result<Vec<String>, String> {
         let prefix = header.get("value_prefix").and_then(Node::text).unwrap_or_default();
         if !prefix.is_empty() && !prefix.eq_ignore_ascii_case("bearer ") {
             return Err(format!(
-                "tokens of the provider `{name}` follow `{prefix}`; here they follow `Bearer `, or are the whole value"
+                "tokens of the provider `{name}` follow the prefix `{prefix}`; attache knows only `Bearer ` or no prefix"
             ));
         }
         if let Some(header) = header.str("name") {
@@ -238,7 +238,7 @@ impl Tokens {
                 return Gate::closed(
                     &rule.at,
                     format!(
-                        "`{key}` of a rule about tokens isn't known to this import. Find out what it did; then replace the refusal."
+                        "this import doesn't know `{key}` of a rule about tokens. Find out what it does; then replace the refusal."
                     ),
                 );
             }
@@ -303,17 +303,17 @@ impl Tokens {
             Ok(asked) => asked,
             Err(why) => {
                 return GateVerdict::Refuse(format!(
-                    "a token was required here that attache can't verify: {why}. Then replace the refusal."
+                    "attache can't verify the token that was required here: {why}. Write it as `jwt`; then replace the refusal."
                 ));
             }
         };
         if asked.issuers.is_empty() {
-            return GateVerdict::Refuse("no issuer's token was required here.".to_owned());
+            return GateVerdict::Refuse("the original required no token here.".to_owned());
         }
         if asked.failed {
             remarks.point(
                 &requirement.at,
-                "a request with a bad token went on without claims (`allow_missing_or_failed`); here it is 401, and one without a token goes on.",
+                "the original forwarded a request with an invalid token, without claims (`allow_missing_or_failed`); attache answers it with 401, and forwards requests without a token.",
             );
         }
         let mut jwt = Map::default();
@@ -381,9 +381,9 @@ impl Tokens {
                 return self.asked(only, remarks, cx);
             }
             return Err(
-                "tokens of several issuers were required at once; here one good token is enough".to_owned()
+                "the original required tokens of several issuers at once; in attache one valid token is enough".to_owned()
             );
         }
-        Err("this kind of requirement is not known".to_owned())
+        Err("this import doesn't know this kind of requirement".to_owned())
     }
 }

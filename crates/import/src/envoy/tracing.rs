@@ -15,7 +15,7 @@ pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut EnvoyImpo
         (None, Some(shared)) => shared.clone(),
         (None, None) => {
             tracing.skip();
-            remarks.note(&tracing.at, "no tracer is named, so nothing was traced.");
+            remarks.note(&tracing.at, "the original has no tracer, so it traced nothing.");
             return;
         }
     };
@@ -28,7 +28,7 @@ pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut EnvoyImpo
     map.set("sample", words::percent(share("random_sampling").min(share("overall_sampling"))));
     if let Some(tags) = tracing.get("custom_tags") {
         tags.skip();
-        remarks.soft(&tags.at, "tags of spans are attache's: `custom_tags` are left out.");
+        remarks.soft(&tags.at, "spans have attache's own tags: `custom_tags` are left out.");
     }
     match cx.plan.top.get("tracing") {
         None => {
@@ -37,7 +37,7 @@ pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut EnvoyImpo
         }
         Some(ConfigValue::Map(known)) if *known == map => {}
         Some(_) => {
-            remarks.soft(&tracing.at, "a config has one `tracing`, and that of an earlier listener is it.");
+            remarks.soft(&tracing.at, "a config has one `tracing`: that of an earlier listener is used.");
         }
     }
 }

@@ -111,7 +111,7 @@ pub(super) fn pool(
         if options.get("use_downstream_protocol_config").is_some()
             || node.str("protocol_selection") == Some("USE_DOWNSTREAM_PROTOCOL")
         {
-            remarks.soft(&node.at, "what is spoken to the upstream doesn't follow the client: HTTP/1.1, and HTTP/2 for gRPC; `protocol: http2` sets it.");
+            remarks.soft(&node.at, "the protocol to the upstream doesn't depend on the client's: it is HTTP/1.1, or HTTP/2 for gRPC; `protocol: http2` changes it.");
         }
     }
     let keepalive = node.down(&["upstream_connection_options", "tcp_keepalive"]);
@@ -136,7 +136,7 @@ pub(super) fn breaker(node: &Node, out: &mut Map, remarks: &mut crate::remark::R
         if threshold.str("priority").is_some_and(|word| word == "HIGH") {
             remarks.soft(
                 &threshold.at,
-                "requests have no priority of the breaker; the thresholds of `HIGH` are left out.",
+                "attache has no priorities for circuit breakers: the thresholds of `HIGH` are left out.",
             );
             continue;
         }
@@ -148,15 +148,20 @@ pub(super) fn breaker(node: &Node, out: &mut Map, remarks: &mut crate::remark::R
         ] {
             if let Some(most) = threshold.number(key) {
                 if most < 1.0 {
-                    remarks
-                        .point(&threshold.at, format!("`{key}: 0` refused everything; the least here is 1."));
+                    remarks.point(
+                        &threshold.at,
+                        format!("`{key}: 0` refused everything; the lowest value in attache is 1."),
+                    );
                 }
                 map.set(own, (most as u64).clamp(1, 4_294_967_295));
             }
         }
     }
     if node.down(&["circuit_breakers"]).get("per_host_thresholds").is_some() {
-        remarks.soft(&node.at, "limits for each endpoint are absent; `circuit_breaker` counts the upstream.");
+        remarks.soft(
+            &node.at,
+            "attache has no limits for single endpoints; `circuit_breaker` limits the whole upstream.",
+        );
     }
     if !map.is_empty() {
         out.set("circuit_breaker", map);
@@ -207,7 +212,7 @@ pub(super) fn health(node: &Node, used: Use, out: &mut Map, remarks: &mut crate:
     let asked = check.get("tcp_health_check").is_none();
     let port = port.or_else(|| (used == Use::Tcp && asked).then(|| only_port(node)).flatten());
     if used == Use::Tcp && asked && port.is_none() {
-        remarks.soft(&check.at, "a TCP connection is enough for a health check: its endpoints have several ports, and HTTP is asked on one that is named.");
+        remarks.soft(&check.at, "the health check opens a TCP connection only: the endpoints have several ports, and a health check by HTTP needs one fixed port.");
         map.set("tcp", true);
     } else if let Some(http) = check.get("http_health_check") {
         let path = http.str("path").unwrap_or("/");
@@ -222,7 +227,7 @@ pub(super) fn health(node: &Node, used: Use, out: &mut Map, remarks: &mut crate:
         {
             remarks.soft(
                 &http.at,
-                "a health check asks by `GET` without further headers, and 200 to 299 is healthy.",
+                "a health check of attache is a `GET` without further headers, and 200 to 299 is healthy.",
             );
         }
     } else if let Some(grpc) = check.get("grpc_health_check") {
@@ -241,7 +246,8 @@ pub(super) fn health(node: &Node, used: Use, out: &mut Map, remarks: &mut crate:
             map.set("tcp", own);
         }
     } else {
-        remarks.soft(&check.at, "this kind of health check is absent: a TCP connection is enough.");
+        remarks
+            .soft(&check.at, "attache lacks this kind of health check: it opens a TCP connection instead.");
         map.set("tcp", true);
     }
     map.put("port", port);

@@ -145,7 +145,7 @@ fn fill(section: &ConfigSection, tcp: bool, out: &mut PlannedUpstream) {
         keys.child("circuit_breaker").set("max_connections", endpoints.max_connections);
         out.remarks.note(
             &section.head.at,
-            "`maxconn` of the servers is their sum here; what waits is bounded by `max_pending`.",
+            "the limit is the sum of the servers' `maxconn`; `max_pending` limits the waiting requests.",
         );
     }
     if servers.iter().any(|server| server.has("check")) {
@@ -239,7 +239,7 @@ fn proxy_protocol(servers: &[ServerLine<'_>], out: &mut PlannedUpstream) {
         out.keys.set("proxy_protocol", word);
     }
     if let Some(other) = servers.iter().find(|other| version(other) != version(first)) {
-        out.remarks.point(other.at, "servers with and without a PROXY protocol header, or with two versions of it: here all get one. Make an upstream of each.");
+        out.remarks.point(other.at, "the servers differ in the PROXY protocol; now all servers get the same header. Make an upstream for each kind.");
     }
 }
 
@@ -249,16 +249,16 @@ fn tell_lost(section: &ConfigSection, tcp: bool, remarks: &mut Remarks) {
         remarks.note(&line.at, secret::KEY_REMARK);
     }
     if let Some(line) = section.last("cookie").filter(|line| !line.has("insert")) {
-        remarks.point(&line.at, "no cookie is set that keeps clients with their server: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.");
+        remarks.point(&line.at, "the cookie that keeps clients with their server is left out: `balance: { algorithm: maglev, hash: cookie:NAME }` uses a cookie of the application.");
     }
     if let Some(line) = section.last("http-send-name-header") {
         remarks.point(&line.at, "the name of the server is not put into a header.");
     }
     if let Some(line) = section.last("source") {
         let what = if line.has("usesrc") {
-            "servers saw the client's own address as the source; they see attache's. It is in `X-Forwarded-For`."
+            "servers saw the client's address as the source of connections; now they see attache's. The client's address is in `X-Forwarded-For`."
         } else {
-            "`source_address` of the upstream is the local address."
+            "the local address of calls is left out: set `source_address` of the upstream."
         };
         remarks.point(&line.at, what);
     }
@@ -266,7 +266,7 @@ fn tell_lost(section: &ConfigSection, tcp: bool, remarks: &mut Remarks) {
         if let Some(line) = section.last(word) {
             remarks.point(
                 &line.at,
-                "stick tables are absent: `balance` by a hash keeps clients with an endpoint.",
+                "attache has no stick tables: `balance` with a hash keeps clients with an endpoint.",
             );
         }
     }
@@ -298,14 +298,16 @@ fn differ(servers: &[ServerLine<'_>], tls: &[Map], out: &mut PlannedUpstream) {
     if let Some(other) = servers.iter().find(|other| other.has("ssl") != first.has("ssl")) {
         out.remarks.point(
             other.at,
-            "servers with and without TLS: here all are called by TLS. Make an upstream of each.",
+            "some servers use TLS and some don't; now all are called with TLS. Make an upstream for each kind.",
         );
     } else if let Some((other, _)) = servers.iter().zip(tls).find(|(_, own)| **own != tls[0]) {
-        out.remarks.point(other.at, "servers with different names, roots or certificates of TLS: here those of the first are for all. Make an upstream of each.");
+        out.remarks.point(other.at, "the servers have different names, roots or certificates for TLS; now all use those of the first. Make an upstream for each kind.");
     }
     if let Some(other) = servers.iter().find(|other| other.value("proto") != first.value("proto")) {
-        out.remarks
-            .point(other.at, "servers of different protocols: here all have one. Make an upstream of each.");
+        out.remarks.point(
+            other.at,
+            "the servers have different protocols; now all have the same. Make an upstream for each kind.",
+        );
     }
 }
 
@@ -318,21 +320,21 @@ fn server_tls(server: &ServerLine<'_>, tls: &mut Map, remarks: &mut Remarks) {
         None => server.value("ca-file").is_some(),
     };
     if !verified {
-        remarks.soft(server.at, "the original verified nothing of this peer. attache verifies: give `tls.ca` if the peer has a private root.");
+        remarks.soft(server.at, "the original didn't verify this peer; attache does. If the peer has a private root, set `tls.ca`.");
     }
     let fixed =
         server.value("sni").and_then(|sni| sni.strip_prefix("str(")).and_then(|sni| sni.strip_suffix(')'));
     if let Some(name) = server.value("verifyhost") {
         tls.set("name", name);
         if fixed.is_some_and(|sni| sni != name) {
-            remarks.point(server.at, "`sni` and `verifyhost` differ: the name that is sent is the one that the certificate must have.");
+            remarks.point(server.at, "`sni` and `verifyhost` differ: attache sends the name that it also compares with the certificate.");
         }
     } else if let Some(name) = fixed {
         tls.set("name", name);
     } else if server.value("sni").is_some() {
-        remarks.point(server.at, "the server name is that of the address: a name of the request is not sent, nor compared with the certificate.");
+        remarks.point(server.at, "attache uses the name of the address as server name: it neither sends the request's name nor compares it with the certificate.");
     } else if verified {
-        remarks.soft(server.at, "the original compared no name with this peer's certificate. attache does: give `tls.name` if it isn't the address's.");
+        remarks.soft(server.at, "the original compared no name with this peer's certificate; attache does. If the certificate doesn't have the name of the address, set `tls.name`.");
     }
     if let Some(file) = server.value("crt") {
         tls.set("certificate", file);
@@ -371,7 +373,7 @@ fn balance(section: &ConfigSection, keys: &mut Map, remarks: &mut Remarks) {
             if let Some(line) = line {
                 remarks.soft(
                     &line.at,
-                    format!("`balance {other}` is absent; endpoints are taken one after the other."),
+                    format!("attache lacks `balance {other}`; it uses the endpoints in turn."),
                 );
             }
             keys.set("balance", "round-robin");

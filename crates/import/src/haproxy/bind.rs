@@ -24,12 +24,12 @@ pub(super) fn bind(
     }
     if let Some(word) = keywords::unknown_of_bind(line.rest(2)) {
         let what = format!(
-            "`{word}` of an address isn't known to this import, and may have kept clients out. Find out what it did"
+            "this import doesn't know the option `{word}` of an address, which may refuse clients. Find out what it does"
         );
         return Some(what.into());
     }
     if line.has("transparent") {
-        remarks.point(&line.at, "`transparent` binding is absent; `transparent: true` reads the destination that the kernel redirected from.");
+        remarks.point(&line.at, "attache has no `transparent` binding; `transparent: true` gets the original destination of a redirected connection from the kernel.");
     }
     if !line.has("ssl") {
         if out.keys.get("tls").is_some() {
@@ -62,7 +62,7 @@ fn addresses(line: &ConfigLine, binds: &mut Vec<String>, remarks: &mut Remarks) 
             || address.contains('@')
             || address.rsplit(':').next().is_some_and(|port| port.contains('-'))
         {
-            remarks.point(&line.at, format!("the address `{address}` is left out: variables, ranges of ports and other families are absent."));
+            remarks.point(&line.at, format!("the address `{address}` is left out: attache has no variables, ranges of ports or other address families there."));
         } else if let Some(port) = address.strip_prefix("*:").or_else(|| address.strip_prefix(":::")) {
             binds.push(format!(":{port}"));
         } else if address.matches(':').count() > 1 && !address.starts_with('[') {
@@ -88,7 +88,7 @@ fn certificate(line: &ConfigLine, tls: &mut Map, remarks: &mut Remarks) {
         Some(_) => {}
         None => remarks.point(
             &line.at,
-            "the certificates are in a list: give them as `certificate`, `key` and `certificates`.",
+            "the config has no certificate of this address: set `certificate`, `key` and `certificates`.",
         ),
     }
     if tls.get("certificate").is_none() {
@@ -105,6 +105,11 @@ fn client_certificates(
     tls: &mut Map,
     remarks: &mut Remarks,
 ) -> Result<(), &'static str> {
+    if line.has("crt-list") {
+        return Err(
+            "the file of `crt-list` is not read, and it may require clients' certificates. Set `certificates`, and `client_ca` if it does",
+        );
+    }
     let asked = demanded(tls);
     let wanted = match line.after("verify") {
         Some("required") => ClientCertDemand::Required,
@@ -121,12 +126,12 @@ fn client_certificates(
         match (file, tls.get("client_ca")) {
             (None, _) if wanted == ClientCertDemand::Required => {
                 return Err(
-                    "clients must show a certificate, and there is no `ca-file` to verify it by. Give the roots as `client_ca`",
+                    "clients must show a certificate, and there is no `ca-file` with its roots. Set `client_ca`",
                 );
             }
             (Some(file), Some(known)) if *known != file => {
                 return Err(
-                    "clients are verified by other roots at another address of this listener. Give each address its own listener",
+                    "another address of this listener verifies clients with other roots. Give each address its own listener",
                 );
             }
             (Some(file), _) => tls.set("client_ca", file),
@@ -134,7 +139,10 @@ fn client_certificates(
         }
     }
     if !first && asked != wanted {
-        remarks.point(&line.at, "what is asked of clients' certificates is one for a whole listener: here it is that of its strictest address.");
+        remarks.point(
+            &line.at,
+            "a listener has one rule for clients' certificates: it is that of its strictest address.",
+        );
     }
     if asked.max(wanted) == ClientCertDemand::Optional && tls.get("client_ca").is_some() {
         tls.set("client_optional", true);
@@ -151,22 +159,26 @@ fn tls_options(line: &ConfigLine, tls: &mut Map, remarks: &mut Remarks) {
     if line.after("ssl-min-ver") == Some("TLSv1.3") || line.has("force-tlsv13") || line.has("no-tlsv12") {
         tls.set("min_version", "1.3");
     } else if line.after("ssl-min-ver").is_some_and(|version| version != "TLSv1.2") {
-        remarks.point(&line.at, "clients with TLS 1.1 or older are refused: 1.2 is the oldest version here.");
+        remarks
+            .point(&line.at, "clients with TLS 1.1 or older are refused: attache's lowest version is 1.2.");
     }
     if line.has("strict-sni") {
-        remarks.point(&line.at, "`strict-sni`: clients that name no host of a certificate get the first certificate here, and not a failed handshake.");
+        remarks.point(&line.at, "`strict-sni` is left out: if no certificate has the requested name, the client gets the first certificate; in the original the handshake failed.");
     }
     if line.has("maxconn") {
-        remarks.soft(&line.at, "`maxconn` of an address: `max_connections` is that of the whole listener.");
+        remarks.soft(
+            &line.at,
+            "`maxconn` of one address is left out: `max_connections` limits the whole listener.",
+        );
     }
     if line.has("generate-certificates") {
         remarks.point(
             &line.at,
-            "no certificates are made for names that clients ask for: list them in `certificates`.",
+            "attache makes no certificates for requested names: list certificates in `certificates`.",
         );
     }
     if line.has("ciphers") || line.has("ciphersuites") || line.has("curves") {
-        remarks.soft(&line.at, "cipher suites and curves are those of rustls, all of them safe.");
+        remarks.soft(&line.at, "attache uses the cipher suites and curves of rustls, which are all safe.");
     }
 }
 

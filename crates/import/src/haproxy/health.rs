@@ -23,15 +23,18 @@ pub(super) fn health(
     if let Some(server) = servers.iter().find(|server| !server.has("check")) {
         remarks.soft(
             server.at,
-            "a server without `check` was always used; here all of its backend are checked.",
+            "in the original a server without `check` was always used; attache checks all servers of the backend.",
         );
     }
     let secure = servers.iter().any(|server| server.has("ssl"));
     if let Some(server) = servers.iter().find(|server| server.has("no-check-ssl")).filter(|_| secure) {
-        remarks.note(server.at, "health checks are without TLS, as there.");
+        remarks.note(server.at, "health checks use no TLS, as in the original.");
         map.set("tls", false);
     } else if let Some(server) = servers.iter().find(|server| server.has("check-ssl")).filter(|_| !secure) {
-        remarks.soft(server.at, "health checks used TLS, and calls don't: a TCP connection is enough here.");
+        remarks.soft(
+            server.at,
+            "health checks used TLS, and calls don't: now the health check only opens a TCP connection.",
+        );
         connect_only(&mut map);
     }
     port(section, tcp, servers, &mut map, remarks);
@@ -73,7 +76,7 @@ fn probe(section: &ConfigSection, map: &mut Map, remarks: &mut Remarks) {
             map.set("tcp", true);
             for name in ["mysql-check", "pgsql-check", "redis-check", "smtpchk", "ldap-check", "tcp-check"] {
                 if let Some(line) = section.option(name) {
-                    remarks.soft(&line.at, format!("`option {name}`: a TCP connection is enough here; `health_check.tcp` can send bytes and expect others."));
+                    remarks.soft(&line.at, format!("`option {name}`: now the health check only opens a TCP connection; `health_check.tcp` can send bytes and compare the answer."));
                 }
             }
         }
@@ -82,7 +85,7 @@ fn probe(section: &ConfigSection, map: &mut Map, remarks: &mut Remarks) {
         section.lines.iter().find(|line| line.word(0) == "http-check" && line.word(1) == "expect")
         && !(line.word(2) == "status" && (line.word(3) == "200" || line.word(3).starts_with("200-")))
     {
-        remarks.soft(&line.at, "an answer from 200 to 299 is healthy; what else was expected is left out.");
+        remarks.soft(&line.at, "a response from 200 to 299 is healthy; other expectations are left out.");
     }
 }
 
@@ -129,7 +132,7 @@ fn port(
     if ports.iter().any(|port| *port != ports[0]) {
         remarks.soft(
             &section.head.at,
-            "health checks go to the servers' own ports: those that are named differ.",
+            "health checks go to the servers' own ports, because the config has different ports for checks.",
         );
         if tcp && map.get("path").is_some() {
             connect_only(map);

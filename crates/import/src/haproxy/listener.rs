@@ -40,7 +40,7 @@ fn listener_of(section: &ConfigSection, suffix: &str, cx: &mut HaproxyImport) {
     let mut remarks = Remarks::default();
     let mut refused: Option<(crate::tree::FileLine, String)> = section.unknown().map(|line| {
         let what = format!(
-            "`{}` isn't known to this import, and may have decided who passes. Find out what it did",
+            "this import doesn't know `{}`, which may refuse requests. Find out what it does",
             line.word(0)
         );
         (line.at.clone(), what)
@@ -64,10 +64,10 @@ fn listener_of(section: &ConfigSection, suffix: &str, cx: &mut HaproxyImport) {
                 );
             }
             "compression" => {
-                remarks.soft(&line.at, "answers are not compressed: `compression` of the listener does it.");
+                remarks.soft(&line.at, "responses are not compressed: use `compression` of the listener.");
             }
             "errorfile" | "errorloc" | "errorloc302" | "http-error" | "errorfiles" => {
-                remarks.soft(&line.at, "answers of the proxy itself have attache's text.");
+                remarks.soft(&line.at, "the proxy's own answers have attache's text.");
             }
             _ => {}
         }
@@ -82,7 +82,7 @@ fn listener_of(section: &ConfigSection, suffix: &str, cx: &mut HaproxyImport) {
     if binds.is_empty() {
         cx.plan.remarks.point(
             &section.head.at,
-            format!("`{}` binds to no address that attache has, and is left out.", section.name),
+            format!("`{}` is left out: attache can't listen on any of its addresses.", section.name),
         );
         cx.plan.remarks.0.append(&mut remarks.0);
         return;
@@ -143,7 +143,7 @@ fn tcp(section: &ConfigSection, out: &mut PlannedListener, remarks: &mut Remarks
         match line.word(0) {
             "tcp-request" | "tcp-response" if refuses(line) => closed = Some(line.clone()),
             "tcp-request" if line.word(2).starts_with("track-sc") || line.word(2).starts_with("set-") => {
-                remarks.soft(&line.at, "counters and variables of connections are absent.");
+                remarks.soft(&line.at, "attache has no counters and variables of connections.");
             }
             "acl" => {}
             "use_backend" => {

@@ -34,7 +34,9 @@ pub(crate) fn frontend(
         let condition = line.rest(2);
         let mut act = RuleAction::Backend(line.word(1).to_owned());
         if line.word(1).contains('%') {
-            act = RuleAction::Closed("the backend was chosen by a variable. Name each in a route".to_owned());
+            act = RuleAction::Closed(
+                "a variable chooses the backend. Write a route for each backend".to_owned(),
+            );
         }
         let terms = if condition.is_empty() { Some(vec![everything()]) } else { acls.condition(condition) };
         steps.push(RuleStep { at: line.at.clone(), terms, act });
@@ -63,9 +65,12 @@ pub(crate) fn frontend(
         };
         rule.answer(200);
         if let Some(fails) = section.lines.iter().find(|line| line.word(0) == "monitor") {
-            rule.remarks.point(&fails.at, "`monitor fail`: this path always answers 200. `/readyz` on port 15090 says how upstreams are.");
+            rule.remarks.point(&fails.at, "`monitor fail` is left out: this path always answers 200. `/readyz` on port 15090 shows the state of upstreams.");
         }
-        rule.remarks.note(&line.at, "this path is answered with a query, too, which the original sent on.");
+        rule.remarks.note(
+            &line.at,
+            "this path is also answered if it has a query; the original forwarded such requests.",
+        );
         out.insert(0, Hosted { hosts: Vec::new(), rule });
     }
     out
@@ -94,13 +99,13 @@ fn lower(
     let Some(terms) = &step.terms else {
         let why = match &step.act {
             RuleAction::Closed(why) => why.clone(),
-            RuleAction::Change(_) => "a change of requests has a condition that routes here can't have".to_owned(),
-            _ => "a rule has a condition that routes here can't have: they have host, path, method, headers and query".to_owned(),
+            RuleAction::Change(_) => "a change of requests has a condition that attache's routes lack".to_owned(),
+            _ => "a rule has a condition that attache's routes lack: they have host, path, method, headers and query".to_owned(),
         };
         let mut rule = PlannedRule { at: step.at.clone(), ..PlannedRule::default() };
         rule.refuse(
             &step.at,
-            format!("everything from here on is refused: {why}. Then replace the refusal."),
+            format!("everything from here on is refused: {why}. Write the rules by hand; then replace the refusal."),
         );
         emit(within, rule, out);
         return;
@@ -109,7 +114,7 @@ fn lower(
         let mut rule = PlannedRule { at: step.at.clone(), ..PlannedRule::default() };
         rule.refuse(
             &step.at,
-            "everything from here on is refused: a rule reads what an earlier rule changed; routes read what the client sent.",
+            "everything from here on is refused: a rule reads a part of the request that an earlier rule changed, and attache's routes read what the client sent.",
         );
         emit(within, rule, out);
         return;
@@ -128,7 +133,7 @@ fn lower(
                         }
                         _ => {
                             let mut rule = PlannedRule::default();
-                            rule.refuse(&step.at, "the conditions of this rule and those before it can't be said as one: what they take is refused.");
+                            rule.refuse(&step.at, "attache can't combine the conditions of this rule with those of earlier rules, so the import refuses the requests that meet them.");
                             emit(&both, rule, out);
                         }
                     }
@@ -137,7 +142,7 @@ fn lower(
             }
             None => {
                 let mut rule = PlannedRule::default();
-                rule.refuse(&step.at, "the conditions of this rule and those before it can't be said as one: everything from here on is refused.");
+                rule.refuse(&step.at, "attache can't combine the conditions of this rule with those of earlier rules, so the import refuses everything from here on.");
                 emit(within, rule, out);
                 return;
             }
@@ -193,7 +198,7 @@ fn act(
         }
         RuleAction::Closed(why) => {
             let mut rule = PlannedRule { at: step.at.clone(), ..PlannedRule::default() };
-            rule.refuse(&step.at, format!("what comes here is refused: {why}. Then replace the refusal."));
+            rule.refuse(&step.at, format!("requests that reach this rule are refused: {why}. Write it by hand; then replace the refusal."));
             emit(within, rule, out);
         }
         RuleAction::Backend(name) => {
@@ -204,7 +209,7 @@ fn act(
                 .cloned()
             else {
                 let mut rule = PlannedRule { at: step.at.clone(), ..PlannedRule::default() };
-                rule.refuse(&step.at, format!("there is no backend `{name}` here."));
+                rule.refuse(&step.at, format!("there is no backend `{name}` in the given files."));
                 emit(within, rule, out);
                 return;
             };
@@ -295,14 +300,14 @@ fn backend_of(
 ) -> Result<String, String> {
     if let Some(line) = section.unknown() {
         return Err(format!(
-            "`{}` of the backend `{name}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal.",
+            "this import doesn't know `{}` of the backend `{name}`, which may refuse requests. Find out what it does; then replace the refusal.",
             line.word(0)
         ));
     }
     if let Some(line) = section.lines.iter().find(|line| line.word(0) == "use-server") {
         rule.remarks.point(
             &line.at,
-            "`use-server` is absent: every server of the backend has these requests. Make a backend of each.",
+            "attache lacks `use-server`: every server of the backend gets these requests. Make a backend for each server.",
         );
     }
     if section.is_off() {
@@ -328,7 +333,7 @@ fn apply(
                 if name == "upgrade" && *way == "request" {
                     if *how != "remove" {
                         return Err(
-                            "`Upgrade` was written here, and attache passes it on as the client sent it. Then replace the refusal.",
+                            "a rule sets `Upgrade`, and attache passes on the client's. Write `upgrades` of the route; then replace the refusal.",
                         );
                     }
                     rule.keys.set("upgrades", "ignore");
@@ -340,10 +345,12 @@ fn apply(
             RequestChange::Host(value) if !value.contains('%') => {
                 rule.keys.child("rewrite").set("host", value.to_ascii_lowercase());
             }
-            RequestChange::Host(_) => rule.remarks.point(at, "the host was made of a variable; it is kept."),
+            RequestChange::Host(_) => {
+                rule.remarks.point(at, "a variable set the host; attache keeps the client's host.");
+            }
             RequestChange::Path(path) if !rewrite(path, rule, within, out) => {
                 return Err(
-                    "the path was rewritten by an expression that isn't a part of what this route matches: write `rewrite`. Then replace the refusal.",
+                    "an expression rewrites the path, and is not a part of the route's own expression. Write `rewrite`; then replace the refusal.",
                 );
             }
             RequestChange::Path(_) => {}

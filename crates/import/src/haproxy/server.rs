@@ -29,15 +29,16 @@ enum Fate {
 use Fate::{Lost, Out, Read};
 use Weight::{Point, Soft};
 
-const TUNED: Fate = Lost(Soft, "attache's own `pool`, `balance` and `health_check` are tuned by their keys.");
+const TUNED: Fate = Lost(Soft, "this tuning is left out: attache has `pool`, `balance` and `health_check`.");
 const AGENT: Fate =
-    Lost(Soft, "an agent's answers don't change the weight or state of an endpoint: `health_check` asks it.");
-const CHECKED: Fate = Lost(Soft, "health checks speak as calls do, to the endpoint's own address or `port`.");
-const EJECTED: Fate = Lost(Soft, "`outlier_ejection` judges an endpoint by its calls, and is on by default.");
+    Lost(Soft, "attache asks no agent about the weight or state of an endpoint: use `health_check`.");
+const CHECKED: Fate =
+    Lost(Soft, "health checks use the protocol of calls, and the endpoint's own address or `port`.");
+const EJECTED: Fate = Lost(Soft, "attache has `outlier_ejection` instead, which is on by default.");
 const SUITES: Fate =
-    Lost(Soft, "cipher suites, curves and signatures are those of rustls, all of them safe.");
+    Lost(Soft, "attache uses the cipher suites, curves and signatures of rustls, which are all safe.");
 const TLVS: Fate =
-    Lost(Point, "the PROXY protocol header has the addresses alone: no TLS details and no other fields.");
+    Lost(Point, "the PROXY protocol header has only the addresses: no TLS details and no other fields.");
 
 /// Every option of a server, whether a value follows it, and what the import does with it.
 const OPTIONS: &[(&str, bool, Fate)] = &[
@@ -87,14 +88,14 @@ const OPTIONS: &[(&str, bool, Fate)] = &[
     ("init-addr", true, Read),
     ("init-state", true, TUNED),
     ("inter", true, Read),
-    ("interface", true, Lost(Point, "calls leave by the interface that the kernel chooses.")),
+    ("interface", true, Lost(Point, "the kernel chooses the interface of calls.")),
     ("log-bufsize", true, Read),
     ("log-proto", true, Read),
     ("max-reuse", true, TUNED),
     ("maxconn", true, Read),
     ("maxqueue", true, TUNED),
     ("minconn", true, TUNED),
-    ("namespace", true, Out("it stood in another network namespace")),
+    ("namespace", true, Out("it is in another network namespace")),
     ("non-stick", false, Read),
     ("npn", true, Read),
     ("observe", true, EJECTED),
@@ -109,7 +110,7 @@ const OPTIONS: &[(&str, bool, Fate)] = &[
     ("prefer-server-ciphers", false, SUITES),
     ("proto", true, Read),
     ("proxy-v2-options", true, TLVS),
-    ("redir", true, Out("it was not called: its requests got a redirect")),
+    ("redir", true, Out("it is not called: its requests get a redirect")),
     ("renegotiate", false, Read),
     ("resolve-net", true, TUNED),
     ("resolve-opts", true, TUNED),
@@ -126,8 +127,12 @@ const OPTIONS: &[(&str, bool, Fate)] = &[
     ("slowstart", true, Read),
     ("sni", true, Read),
     ("sni-auto", false, Read),
-    ("socks4", true, Out("it was called through a SOCKS proxy")),
-    ("source", true, Lost(Point, "`source_address` of the upstream is the local address of its calls.")),
+    ("socks4", true, Out("it is called through a SOCKS proxy")),
+    (
+        "source",
+        true,
+        Lost(Point, "the local address of calls is left out: set `source_address` of the upstream."),
+    ),
     ("ssl", false, Read),
     ("ssl-max-ver", true, SUITES),
     ("ssl-min-ver", true, Read),
@@ -135,7 +140,7 @@ const OPTIONS: &[(&str, bool, Fate)] = &[
     ("sslv3", false, SUITES),
     ("stick", false, Read),
     ("strict-maxconn", false, TUNED),
-    ("tcp-md5sig", true, Out("its connections were signed (TCP-MD5)")),
+    ("tcp-md5sig", true, Out("its connections are signed (TCP-MD5)")),
     ("tcp-ut", true, TUNED),
     ("tfo", false, Read),
     ("tls-tickets", false, Read),
@@ -147,7 +152,10 @@ const OPTIONS: &[(&str, bool, Fate)] = &[
     (
         "usesrc",
         true,
-        Lost(Point, "servers see attache's address as the source; the client's stands in `X-Forwarded-For`."),
+        Lost(
+            Point,
+            "servers see attache's address as the source of connections; the client's address is in `X-Forwarded-For`.",
+        ),
     ),
     ("verify", true, Read),
     ("verifyhost", true, Read),

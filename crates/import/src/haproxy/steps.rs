@@ -49,7 +49,7 @@ pub(super) fn steps(section: &ConfigSection, acls: &Acls<'_>, remarks: &mut Rema
             "http-after-response" => {
                 remarks.point(
                     &line.at,
-                    "`http-after-response`: here it is for answers of the application, not for those of the proxy itself.",
+                    "`http-after-response` now changes only responses of the application, not the proxy's own answers.",
                 );
                 first.extend(response(line, remarks));
             }
@@ -63,13 +63,13 @@ pub(super) fn steps(section: &ConfigSection, acls: &Acls<'_>, remarks: &mut Rema
                     || line.word(2).starts_with("set-")
                     || line.word(2) == "accept";
                 if quiet {
-                    remarks.soft(&line.at, "counters and variables of connections are absent.");
+                    remarks.soft(&line.at, "attache has no counters and variables of connections.");
                 } else {
                     first.push(RuleStep {
                         at: line.at.clone(),
                         terms: None,
                         act: RuleAction::Closed(format!(
-                            "`{}` could refuse requests here. Write it as a route",
+                            "`{}` may refuse requests. Write it as a route",
                             line.word(0)
                         )),
                     });
@@ -145,7 +145,7 @@ fn request(line: &ConfigLine, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<
         "replace-path" | "replace-uri" => step(line, 4, acls, |line| RuleAction::Change(RequestChange::Path(format!("\u{1}{}\u{1}{}", line.word(2), line.word(3))))),
         "set-var" | "unset-var" | "capture" | "set-log-level" | "set-nice" | "set-tos" | "set-mark" | "track-sc0" | "track-sc1" | "track-sc2" | "sc-inc-gpc0"
         | "set-priority-class" | "cache-use" | "set-src" | "disable-l7-retry" | "wait-for-body" | "early-hint" | "set-dst" => {
-            remarks.soft(&line.at, format!("`http-request {action}` is absent; where a later rule reads what it set, that rule says so."));
+            remarks.soft(&line.at, format!("attache lacks `http-request {action}`; if a later rule reads the value that it sets, a comment there reports this."));
             None
         }
         // The listener normalises every path before rules are matched.
@@ -156,9 +156,9 @@ fn request(line: &ConfigLine, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<
         {
             None
         }
-        "allow" => step(line, 2, acls, |_| RuleAction::Closed("`allow` let requests past later rules. Write it as a route".to_owned())),
-        "auth" => step(line, 2, acls, |_| RuleAction::Closed("a user and password were asked for here. Let the application ask for them".to_owned())),
-        other => step(line, 2, acls, |_| RuleAction::Closed(format!("`http-request {other}` could refuse or change requests here"))),
+        "allow" => step(line, 2, acls, |_| RuleAction::Closed("`allow` makes requests skip later rules. Write it as a route".to_owned())),
+        "auth" => step(line, 2, acls, |_| RuleAction::Closed("a user and a password are required here. Let the application require them".to_owned())),
+        other => step(line, 2, acls, |_| RuleAction::Closed(format!("`http-request {other}` may refuse or change requests"))),
     }
 }
 
@@ -170,16 +170,15 @@ fn response(line: &ConfigLine, remarks: &mut Remarks) -> Option<RuleStep> {
         "set-var" | "unset-var" | "capture" | "cache-store" | "set-log-level" | "set-nice" | "set-tos"
         | "set-mark" | "strict-mode" | "sc-inc-gpc0" | "track-sc0" | "track-sc1" | "track-sc2"
         | "sc-set-gpt0" | "wait-for-body" => {
-            remarks.soft(&line.at, format!("`http-response {}` is absent.", line.word(1)));
+            remarks.soft(&line.at, format!("attache lacks `http-response {}`.", line.word(1)));
             return None;
         }
         other if other.starts_with("set-var(") || other.starts_with("unset-var(") => {
-            remarks.soft(&line.at, format!("`http-response {other}` is absent."));
+            remarks.soft(&line.at, format!("attache lacks `http-response {other}`."));
             return None;
         }
         other => {
-            let act =
-                RuleAction::Closed(format!("`http-response {other}` could refuse or change answers here"));
+            let act = RuleAction::Closed(format!("`http-response {other}` may refuse or change responses"));
             return Some(RuleStep { at: line.at.clone(), terms: Some(vec![everything()]), act });
         }
     };
@@ -196,7 +195,10 @@ fn response(line: &ConfigLine, remarks: &mut Remarks) -> Option<RuleStep> {
     if how == "remove" && !words.is_empty() {
         remarks.point(
             &line.at,
-            format!("`{}` is removed from every answer: conditions on answers are absent.", line.word(2)),
+            format!(
+                "`{}` is removed from every response, because attache has no conditions on responses.",
+                line.word(2)
+            ),
         );
         return Some(RuleStep {
             at: line.at.clone(),
@@ -214,7 +216,7 @@ fn response(line: &ConfigLine, remarks: &mut Remarks) -> Option<RuleStep> {
             remarks.soft(
                 &line.at,
                 format!(
-                    "`{}` of answers is left out: its value or condition is of something that attache lacks.",
+                    "the change of `{}` in responses is left out: attache lacks a part of its value or condition.",
                     line.word(2)
                 ),
             );
@@ -232,7 +234,7 @@ fn pattern_of_names(line: &ConfigLine) -> bool {
 fn removed(way: &'static str, line: &ConfigLine) -> RuleAction {
     if pattern_of_names(line) {
         return RuleAction::Closed(format!(
-            "headers were removed whose names match `{}`. Name each in `headers.{way}.remove`",
+            "a rule removes headers whose names match `{}`. List each name in `headers.{way}.remove`",
             line.word(2)
         ));
     }
@@ -249,12 +251,13 @@ fn answer(line: &ConfigLine, action: &str) -> PlannedRule {
         "silent-drop" | "reject" => {
             rule.remarks.note(
                 &line.at,
-                format!("`{action}` closed the connection without an answer; this is answered with 403."),
+                format!("`{action}` closed the connection without an answer; attache answers with 403."),
             );
         }
-        "tarpit" => rule
-            .remarks
-            .note(&line.at, "`tarpit` held the request before it was refused; this is refused at once."),
+        "tarpit" => rule.remarks.note(
+            &line.at,
+            "`tarpit` delayed the request before it was refused; attache refuses it at once.",
+        ),
         _ => {}
     }
     let default = match action {
@@ -300,9 +303,7 @@ fn answer(line: &ConfigLine, action: &str) -> PlannedRule {
         if let Some(file) = line.after(word) {
             rule.remarks.point(
                 &line.at,
-                format!(
-                    "the whole answer stood in `{file}`: write its status, headers and body as `respond`."
-                ),
+                format!("the whole answer is in `{file}`: write its status, headers and body as `respond`."),
             );
         }
     }
@@ -344,7 +345,7 @@ fn redirect(line: &ConfigLine, from: usize) -> RuleAction {
             // Options of the redirect that set a cookie or add a slash.
             None => {
                 return RuleAction::Closed(format!(
-                    "`{word}` of a redirect is absent. Write it as `redirect`"
+                    "attache lacks `{word}` of a redirect. Write it as `redirect`"
                 ));
             }
         }

@@ -14,7 +14,7 @@ pub(super) fn balance(policy: &Node, node: &mut Node, remarks: &mut Remarks) {
         Some("PASSTHROUGH") => {
             remarks.point(
                 &balancer.at,
-                "`PASSTHROUGH` called the address that was dialled: write `address: original-destination`.",
+                "`PASSTHROUGH` called the address to which the client connected: write `address: original-destination`.",
             );
             None
         }
@@ -26,7 +26,7 @@ pub(super) fn balance(policy: &Node, node: &mut Node, remarks: &mut Remarks) {
     }
     for key in ["locality_lb_setting", "warmup_duration_secs", "warmup"] {
         if let Some(found) = balancer.get(key) {
-            remarks.soft(&found.at, format!("`{key}` is not carried over: `balance.zone` and `balance.slow_start` of the upstream are there."));
+            remarks.soft(&found.at, format!("`{key}` is not carried over: use `balance.zone` and `balance.slow_start` of the upstream."));
         }
     }
     let pool = policy.down(&["connection_pool"]);

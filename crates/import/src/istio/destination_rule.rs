@@ -55,7 +55,7 @@ impl<'m> Clusters<'m> {
                 "`trafficPolicy`",
                 &["load_balancer", "connection_pool", "outlier_detection", "tls", "port_level_settings"],
                 &[
-                    ("tunnel", crate::remark::Weight::Point, "calls are not tunnelled."),
+                    ("tunnel", crate::remark::Weight::Point, "attache doesn't tunnel these calls."),
                     (
                         "proxy_protocol",
                         crate::remark::Weight::Point,
@@ -64,7 +64,7 @@ impl<'m> Clusters<'m> {
                     (
                         "retry_budget",
                         crate::remark::Weight::Soft,
-                        "`retry.budget` of the upstream is attache's own.",
+                        "attache has its own retry budget: `retry.budget`.",
                     ),
                 ],
             );
@@ -98,7 +98,7 @@ impl<'m> Clusters<'m> {
                 self.remarks.point(
                     &tls.at,
                     format!(
-                        "the TLS mode `{other}` isn't known: TLS without a certificate of its own is written."
+                        "this import doesn't know the TLS mode `{other}`: it writes TLS without a client certificate."
                     ),
                 );
             }

@@ -54,7 +54,7 @@ pub(crate) fn sites(
         }
         if let Some(parent) = one_port {
             let text = format!(
-                "`{}` is for one port of its Service, which has several: what it is for is refused on all of them. Write its routes with `destination: :PORT`",
+                "`{}` is for one port of its Service, which has several ports: its requests are refused on all ports. Write its routes with `destination: :PORT`",
                 object.name
             );
             for (_, route) in &mut routes {
@@ -77,8 +77,7 @@ pub(crate) fn sites(
             .filter(|name| !clusters.taken(name))
             .collect();
         if names.is_empty() {
-            remarks
-                .point(&at.at, format!("`{host}` has a VirtualService, too, which has its requests here."));
+            remarks.point(&at.at, format!("`{host}` also has a VirtualService, which gets its requests."));
             continue;
         }
         sites.push(at.map(vec![
@@ -163,14 +162,14 @@ fn untranslatable(item: &Node) -> Option<String> {
             .entries()
             .iter()
             .find(|(key, value)| !value.is_empty() && !known.contains(&crate::tree::snake(key).as_str()));
-        other.map(|(key, _)| format!("`{key}` of a match isn't known to this import"))
+        other.map(|(key, _)| format!("this import doesn't know `{key}` of a match"))
     };
     let parts = [item.down(&["path"]), item.down(&["method"])];
     let values = item.list("headers").iter().chain(item.list("query_params"));
     let of_type = |node: &Node| {
         let known = ["Exact", "PathPrefix", "RegularExpression"];
         let kind = node.str("type").filter(|kind| !known.contains(kind))?;
-        Some(format!("a match of the type `{kind}` isn't known to this import"))
+        Some(format!("this import doesn't know the type `{kind}` of a match"))
     };
     unknown(item, &["path", "method", "headers", "query_params", "name"])
         .or_else(|| parts.iter().find_map(|part| unknown(part, &["type", "value", "service", "method"])))
@@ -276,7 +275,7 @@ fn action(rule: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>) -> 
     if let Some((key, _)) =
         rule.entries().iter().find(|(key, _)| !RULE.contains(&crate::tree::snake(key).as_str()))
     {
-        out.set("untranslatable", rule.scalar(&format!("`{key}` of a rule isn't known to this import")));
+        out.set("untranslatable", rule.scalar(&format!("this import doesn't know `{key}` of a rule")));
     }
     let parts = weighted(rule, object, clusters, &mut out);
     match parts.as_slice() {
@@ -301,7 +300,7 @@ fn action(rule: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>) -> 
             other => {
                 out.set(
                     "untranslatable",
-                    filter.scalar(&format!("the filter `{other}` isn't known to this import")),
+                    filter.scalar(&format!("this import doesn't know the filter `{other}`")),
                 );
             }
         }
@@ -327,7 +326,7 @@ fn weighted(rule: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>, o
             out.set("untranslatable", backend.scalar("a backend has its own filters"));
         }
         if foreign(backend) {
-            out.set("untranslatable", backend.scalar("a backend is no Service"));
+            out.set("untranslatable", backend.scalar("a backend is not a Service"));
         }
         parts.push(part);
     }

@@ -24,7 +24,7 @@ pub(super) fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Res
     let issuer = rule.str("issuer").ok_or("it has no issuer")?;
     let unknown = |key: &str| !JWT_RULE.contains(&crate::tree::snake(key).as_str());
     if let Some((key, _)) = rule.entries().iter().find(|(key, value)| !value.is_empty() && unknown(key)) {
-        return Err(format!("`{key}` isn't known to this import"));
+        return Err(format!("this import doesn't know `{key}`"));
     }
     let name = crate::plan::name(issuer.split_once("://").map_or(issuer, |(_, rest)| rest));
     let mut map = Map::default();
@@ -47,7 +47,7 @@ pub(super) fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Res
     }
     if let Some(header) = rule.str("output_payload_to_header") {
         return Err(format!(
-            "its payload is put into `{header}`, which is absent here: name the claims in `claim_headers`"
+            "its payload is put into `{header}`, which attache can't do: list the claims in `claim_headers`"
         ));
     }
     if rule.is("forward_original_token") {
@@ -102,7 +102,7 @@ fn keys(rule: &Node, name: &str, plan: &mut Plan) -> Result<Map, String> {
         keys.set("path", rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/"));
         keys.set("refresh", "20m");
     } else {
-        return Err("its keys are found by OpenID discovery, which is absent: give `jwksUri`".to_owned());
+        return Err("its keys are found by OpenID discovery, which attache lacks: set `jwksUri`".to_owned());
     }
     Ok(keys)
 }
@@ -114,7 +114,7 @@ fn places(rule: &Node) -> Result<Vec<String>, String> {
         let prefix = header.get("prefix").and_then(Node::text).unwrap_or_default();
         if !prefix.is_empty() && !prefix.eq_ignore_ascii_case("bearer ") {
             return Err(format!(
-                "its tokens follow `{prefix}`; here they follow `Bearer `, or are the whole value"
+                "its tokens follow the prefix `{prefix}`; attache knows only `Bearer ` or no prefix"
             ));
         }
         from.extend(header.str("name").map(|name| format!("header:{}", name.to_ascii_lowercase())));

@@ -130,15 +130,15 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     for (kind, why) in [
         (
             "EnvoyFilter",
-            "an EnvoyFilter changed the proxy's own config: everything that it could guard is refused. Find out what it did.",
+            "an EnvoyFilter changes the proxy's own config: the import refuses everything that it may protect. Find out what it does.",
         ),
         (
             "WasmPlugin",
-            "a Wasm module ran in the proxy: find out what it did; until then everything is refused that it could guard.",
+            "a Wasm module runs in the original proxy: the import refuses everything that it may protect. Find out what it does.",
         ),
     ]
     .into_iter()
-    .chain(unknown.iter().map(|kind| (kind.as_str(), "an object that isn't known to this import may decide who passes: find out what it did; until then everything is refused that it could guard.")))
+    .chain(unknown.iter().map(|kind| (kind.as_str(), "this import doesn't know this object, which may refuse requests: it refuses everything that the object may protect. Find out what it does.")))
     {
         for object in mesh.all(kind) {
             if object.namespace != mesh.workload.namespace && object.namespace != ROOT {
@@ -295,7 +295,7 @@ fn workload(objects: &[ManifestObject], remarks: &mut Remarks) -> SelectedWorklo
         if let Some(other) = found.next() {
             remarks.point(
                 other.at(),
-                format!("this config is that of the sidecar of `{}`, the first workload here; `{}` needs one of its own: give each workload alone with the objects.", object.name, other.name),
+                format!("this config is for the sidecar of `{}`, the first workload in the files; `{}` needs its own config: import each workload alone with the objects.", object.name, other.name),
             );
         }
         let template = object.spec().down(&["template", "metadata", "labels"]);
@@ -309,7 +309,7 @@ fn workload(objects: &[ManifestObject], remarks: &mut Remarks) -> SelectedWorklo
     if let Some(first) = objects.first() {
         remarks.note(
             first.at(),
-            format!("no workload is among the objects: this is for one in `{namespace}` without labels. Give its Deployment or Pod, too."),
+            format!("the files have no workload: this config is for a workload in `{namespace}` without labels. Give its Deployment or Pod, too."),
         );
     }
     SelectedWorkload { namespace: namespace.to_owned(), labels: None }
@@ -402,7 +402,7 @@ fn outbound(mesh: &MeshObjects, remarks: &mut Remarks) -> Result<Plan, Unreadabl
         if let Some(at) = &only {
             rule.at = at.clone();
             rule.keys.set("respond", 502_u64);
-            rule.remarks.note(at, "what no service is known for is refused (`REGISTRY_ONLY`).");
+            rule.remarks.note(at, "calls to unknown services are refused (`REGISTRY_ONLY`).");
         } else {
             rule.keys.set("to", ANYWHERE);
             rule.targets.push(ANYWHERE.to_owned());

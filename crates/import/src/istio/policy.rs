@@ -53,7 +53,7 @@ pub(crate) fn rule(rule: &Node, namespace: &str, tokens: bool) -> PolicyResult<A
 }
 
 fn many() -> String {
-    "its conditions together are more than rules can say".to_owned()
+    "its conditions together need too many rules".to_owned()
 }
 
 fn texts(items: &[Node]) -> Vec<String> {
@@ -116,7 +116,7 @@ fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Pol
         "request.auth.audiences" => claims("aud", patterns(), tokens),
         "request.auth.presenter" => claims("azp", patterns(), tokens),
         "remote.ip" => {
-            Err("it asks for an address that a header tells: write `forwarded_client` with `trusted_proxies`"
+            Err("it uses an address from a header: write `forwarded_client` with `trusted_proxies`"
                 .to_owned())
         }
         other => {
@@ -127,7 +127,7 @@ fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Pol
             if let Some(names) = inner("request.auth.claims[") {
                 return claims(&names.replace("][", "."), patterns(), tokens);
             }
-            Err(format!("it asks for `{other}`, which is absent"))
+            Err(format!("it uses `{other}`, which attache lacks"))
         }
     }
 }
@@ -137,7 +137,7 @@ fn claims(name: &str, values: Vec<String>, tokens: bool) -> PolicyResult<AnyOf> 
     if tokens {
         Ok(vec![ImportedAccess::named("claims", name, values)])
     } else {
-        Err("it asks for a token, and no RequestAuthentication verifies one".to_owned())
+        Err("it requires a token, and no RequestAuthentication verifies one".to_owned())
     }
 }
 
@@ -175,7 +175,7 @@ fn trust_domain(value: &str) -> PolicyResult<String> {
 }
 
 fn port(value: &str) -> PolicyResult<String> {
-    value.parse::<u16>().map(|port| port.to_string()).map_err(|_| format!("`{value}` is no port"))
+    value.parse::<u16>().map(|port| port.to_string()).map_err(|_| format!("`{value}` is not a port"))
 }
 
 fn method(value: &str) -> PolicyResult<String> {
@@ -205,7 +205,7 @@ fn principal(value: &str) -> PolicyResult<String> {
         Some(prefix) if prefix.ends_with('/') && !prefix.contains('*') => Ok(format!("spiffe://{prefix}**")),
         None if !value.contains('*') && value.contains('/') => Ok(format!("spiffe://{value}")),
         _ => Err(format!(
-            "the principal `{value}` has a `*` that identities here don't have (`DOMAIN/ns/NAMESPACE/*` is right)"
+            "the principal `{value}` has a `*` at a place where attache allows none (`DOMAIN/ns/NAMESPACE/*` is allowed)"
         )),
     }
 }
@@ -228,12 +228,12 @@ fn account(value: &str, namespace: &str) -> PolicyResult<String> {
 fn network(value: &str) -> PolicyResult<String> {
     let (address, length) =
         value.split_once('/').map_or((value, None), |(address, length)| (address, Some(length)));
-    let parsed: std::net::IpAddr = address.parse().map_err(|_| format!("`{value}` is no network"))?;
+    let parsed: std::net::IpAddr = address.parse().map_err(|_| format!("`{value}` is not a network"))?;
     let most = if parsed.is_ipv6() { 128 } else { 32 };
     match length {
         None => Ok(address.to_owned()),
         Some(length) if length.parse::<u8>().is_ok_and(|length| length <= most) => Ok(value.to_owned()),
-        Some(_) => Err(format!("`{value}` is no network")),
+        Some(_) => Err(format!("`{value}` is not a network")),
     }
 }
 
@@ -269,7 +269,7 @@ fn path(value: &str) -> PolicyResult<String> {
             } else if let Some(after) = rest[start..].strip_prefix("{*}") {
                 ("[^/]+", after)
             } else {
-                return Err(format!("the path `{value}` has a template that isn't known"));
+                return Err(format!("this import doesn't know the template of the path `{value}`"));
             };
             out.push_str(what);
             rest = after;

@@ -42,7 +42,7 @@ pub(crate) fn inbound(mesh: &MeshObjects, plan: &mut Plan) -> PlannedListener {
     rule.keys.set("to", APP);
     rule.targets.push(APP.to_owned());
     if let Some(at) = super::services::ingress(mesh) {
-        remarks.point(&at, "the Sidecar's own `ingress` is not carried over: calls go to the port that was called, on the pod's own address.");
+        remarks.point(&at, "the Sidecar's `ingress` is not carried over: a call goes to its original port, on the pod's own address.");
     }
     let mut authorization = Map::default();
     let mut closed: Option<(FileLine, String)> = None;
@@ -95,13 +95,13 @@ impl PeerDemand {
         let by_name = rules.deny.iter().any(|(_, rule)| rule.needs("identity"))
             || rules.allow.iter().flatten().any(|(_, rule)| rule.excludes("identity"));
         if by_name && self.mode != MtlsMode::Strict {
-            let what = "a policy refuses clients by their identity, which those without TLS don't have: plaintext is refused here.";
+            let what = "a policy refuses clients by their identity, and clients without TLS have none: plaintext is refused.";
             remarks.point(&self.at, what);
             self.mode = MtlsMode::Strict;
             self.ports.clear();
         }
         if self.mode == MtlsMode::Off && rules.asks("identity") {
-            closed.get_or_insert((self.at.clone(), "policies ask who the client is, and mutual TLS is off (`DISABLE`): no client can be allowed. Turn it on.".to_owned()));
+            closed.get_or_insert((self.at.clone(), "policies need the client's identity, and mutual TLS is off (`DISABLE`): no client is allowed. Switch it on.".to_owned()));
         }
     }
 
@@ -188,7 +188,7 @@ fn unknown(object: &ManifestObject, node: &Node, known: &[&str], closed: &mut Op
     if let Some((key, value)) = other {
         let at = if value.at.line == 0 { object.at() } else { &value.at };
         let why = format!(
-            "`{key}` of `{}` isn't known to this import. Find out what it did; then replace the refusal.",
+            "this import doesn't know `{key}` of `{}`. Find out what it does; then replace the refusal.",
             object.name
         );
         closed.get_or_insert((at.clone(), why));
@@ -248,7 +248,7 @@ fn peers(mesh: &MeshObjects, remarks: &mut Remarks, closed: &mut Option<(FileLin
                     }
                     MtlsMode::Permissive => whole = MtlsMode::Permissive,
                     MtlsMode::Off => {
-                        remarks.note(&at, format!("TLS to port {port} is spoken with those who speak it."));
+                        remarks.note(&at, format!("port {port} accepts TLS from clients that use it."));
                     }
                 }
             }
@@ -285,7 +285,7 @@ fn tokens(
                 Err(why) => {
                     closed.get_or_insert((
                         rule.at.clone(),
-                        format!("a token is verified here, and can't be: {why}. Then replace the refusal."),
+                        format!("attache can't verify the tokens that this object requires: {why}. Write it as `jwt`; then replace the refusal."),
                     ));
                 }
             }
@@ -338,7 +338,7 @@ fn policies(
             }
             "CUSTOM" => {
                 let why = format!(
-                    "`{}` asks a service that only the mesh's config knows. Write it as `authorizers` and `external`; then replace the refusal.",
+                    "`{}` uses a service that only the mesh's config has. Write it as `authorizers` and `external`; then replace the refusal.",
                     object.name
                 );
                 closed.get_or_insert((object.at().clone(), why));
@@ -348,7 +348,7 @@ fn policies(
             other => {
                 closed.get_or_insert((
                     object.at().clone(),
-                    format!("the action `{other}` of `{}` isn't known.", object.name),
+                    format!("this import doesn't know the action `{other}` of `{}`.", object.name),
                 ));
                 continue;
             }
@@ -362,7 +362,7 @@ fn policies(
                     if action == "DENY" {
                         closed.get_or_insert((rule.at.clone(), what));
                     } else {
-                        remarks.point(&rule.at, format!("{what} What it allowed is denied."));
+                        remarks.point(&rule.at, format!("{what} The requests that it allowed are denied."));
                     }
                 }
             }

@@ -76,12 +76,12 @@ impl<'m> Clusters<'m> {
         if number.is_none() {
             self.remarks.point(
                 &destination.at,
-                format!("the port of `{host}` is not known, since its Service is not among the objects: 80 is written. Give the Service, or the port."),
+                format!("the port of `{host}` is unknown, because its Service is not in the files: the import writes 80. Give the Service, or set the port."),
             );
         } else if ports.len() > 1 && destination.down(&["port"]).str("number").is_none() {
             self.remarks.point(
                 &destination.at,
-                format!("`{host}` has several ports: the calls go to the first of them, and not to the one that was called. Give the destination a port."),
+                format!("`{host}` has several ports: all calls go to the first port, and not to the port that was called. Give the destination a port."),
             );
         }
         self.cluster(
@@ -145,7 +145,7 @@ impl<'m> Clusters<'m> {
         let list = empty.seq(vec![empty.map(vec![("lb_endpoints", list)])]);
         node.set("load_assignment", empty.map(vec![("cluster_name", text(&name)), ("endpoints", list)]));
         if host.contains('*') {
-            self.remarks.point(at, format!("`{host}` is not a name that can be called: requests with such a Host have no destination. Name the hosts."));
+            self.remarks.point(at, format!("`{host}` is not the name of one host: requests with such a Host have no destination. List the hosts."));
         }
         let policy = self.policy(rule.as_ref(), number, subset);
         balance(&policy, &mut node, &mut self.remarks);
@@ -160,7 +160,7 @@ impl<'m> Clusters<'m> {
         {
             self.remarks.soft(
                 at,
-                format!("`{service}` is called by its one address: the kernel balances. A headless Service (`clusterIP: None`) lets attache do it."),
+                format!("attache calls `{service}` by its cluster address, so the kernel balances. With a headless Service (`clusterIP: None`) attache balances."),
             );
         }
         self.nodes.push(node);
@@ -188,7 +188,7 @@ impl<'m> Clusters<'m> {
             }
             self.remarks.point(
                 at,
-                format!("the subset `{subset}` of `{host}` is all of it: subsets by labels are absent."),
+                format!("the subset `{subset}` of `{host}` is now the whole service: attache has no subsets by labels of pods."),
             );
             return host.to_owned();
         };
@@ -215,7 +215,7 @@ impl<'m> Clusters<'m> {
         self.remarks.point(
             at,
             format!(
-                "subsets by labels are absent: make a Service `{name}-{subset}` in `{namespace}` with `selector: {{ {} }}`. Until then these calls fail.",
+                "attache has no subsets by labels of pods: create a Service `{name}-{subset}` in `{namespace}` with `selector: {{ {} }}`. Until then these calls fail.",
                 all.join(", ")
             ),
         );
@@ -366,7 +366,7 @@ pub(crate) fn sites(
                 || host.starts_with('*') && object.kind == "ServiceEntry"
             {
                 if host.starts_with('*') {
-                    remarks.note(object.at(), format!("`{host}` is called where it was dialled, as any host that no service is known for."));
+                    remarks.note(object.at(), format!("attache calls `{host}` at the address to which the client connected, like every host without a known service."));
                 }
                 continue;
             }

@@ -55,7 +55,7 @@ pub(crate) fn sites(
                 remarks.point(
                     &routes.at,
                     format!(
-                        "`{kind}` routes are left out: these connections go where they were meant to go. Write routes with `destination` or `sni`."
+                        "`{kind}` routes are left out: these connections go to their original destination. Write routes with `destination` or `sni`."
                     ),
                 );
             }
@@ -74,7 +74,9 @@ pub(crate) fn sites(
                 if clusters.taken(&name) {
                     remarks.point(
                         object.at(),
-                        format!("the host `{name}` has routes in an object before this one, which has it."),
+                        format!(
+                            "the host `{name}` has routes in an earlier object, which gets its requests."
+                        ),
                     );
                 } else {
                     domains.push(name);
@@ -307,7 +309,7 @@ fn action(route: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>) ->
     if let Some((key, value)) =
         route.entries().iter().find(|(key, _)| !ROUTE.contains(&crate::tree::snake(key).as_str()))
     {
-        out.set("untranslatable", value.scalar(&format!("`{key}` of a route isn't known to this import")));
+        out.set("untranslatable", value.scalar(&format!("this import doesn't know `{key}` of a route")));
     }
     let mut filters = route.map(Vec::new());
     if let Some(policy) = route.get("cors_policy") {

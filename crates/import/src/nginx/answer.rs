@@ -15,7 +15,10 @@ pub(super) fn returned(one: &Directive, rule: &mut PlannedRule) {
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
         match text.filter(|_| status >= 200 && !matches!(status, 204 | 304)) {
             Some(text) if text.contains('$') => {
-                rule.refuse(&one.at, "this answer has variables in its body; then replace the refusal.");
+                rule.refuse(
+                    &one.at,
+                    "this answer has variables in its body. Write it as `respond`; then replace the refusal.",
+                );
             }
             Some(text) => {
                 let mut respond = Map::default();
@@ -24,7 +27,8 @@ pub(super) fn returned(one: &Directive, rule: &mut PlannedRule) {
                 rule.keys.set("respond", respond);
             }
             None if status == 444 => {
-                rule.remarks.soft(&one.at, "444 closed the connection without an answer; here it is 400.");
+                rule.remarks
+                    .soft(&one.at, "444 closed the connection without an answer; attache answers with 400.");
                 rule.answer(400);
             }
             None => rule.answer(status.clamp(200, 599)),

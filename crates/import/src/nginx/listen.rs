@@ -19,11 +19,14 @@ pub(super) fn listens(server: &Directive, remarks: &mut Remarks) -> Vec<Listen> 
     for one in server.all("listen") {
         let has = |word: &str| one.words.iter().any(|own| own == word);
         if has("quic") || has("udp") {
-            remarks.point(&one.at, "UDP and QUIC are absent: this address is left out.");
+            remarks.point(&one.at, "attache has no UDP and no QUIC: this address is left out.");
             continue;
         }
         let Some(bind) = bind(one.word(1)) else {
-            remarks.point(&one.at, format!("the address `{}` is left out.", one.word(1)));
+            remarks.point(
+                &one.at,
+                format!("attache can't listen on the address `{}`, which is left out.", one.word(1)),
+            );
             continue;
         };
         let quiet = |word: &str| {

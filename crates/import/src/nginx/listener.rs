@@ -238,7 +238,7 @@ fn not_said(lost: Vec<(FileLine, String)>, sites: &mut Vec<VirtualHost>) {
         let rule = refusal_of_all(
             &at,
             format!(
-                "the server name `{name}` can't be said, so `{wide}`, which covers it, is refused. Name the hosts; then replace the refusal."
+                "attache can't express the server name `{name}`, so the import refuses `{wide}`, which includes it. List the hosts; then replace the refusal."
             ),
         );
         sites.retain(|site| wide != "*" || site.hosts.iter().all(|host| host != "*"));

@@ -22,7 +22,7 @@ pub(super) fn unknown(one: &Directive) -> Option<String> {
     included::not_followed(one).or_else(|| (!is_known(one.name())).then(|| words::unknown(one.name())))
 }
 
-pub(super) const FILES: &str = "files of a folder were served here, which attache doesn't do: what this takes is refused. Let the application or another server have them.";
+pub(super) const FILES: &str = "nginx serves files here, which attache doesn't do: these requests are refused. Let the application or another server serve them.";
 
 pub(super) fn proxies(scope: &LocationScope<'_>) -> bool {
     scope.chain.first().is_some_and(|location| {
@@ -90,13 +90,13 @@ fn guarded(
     }
     for (name, why) in GUARDS {
         if let Some(guard) = scope.get(name, cx).filter(|guard| guard.word(1) != "off") {
-            rule.refuse(&guard.at, format!("this location is refused: {why}. Then replace the refusal."));
+            rule.refuse(&guard.at, format!("this location is refused: {why}; then replace the refusal."));
             return true;
         }
     }
     for name in ["proxy_pass_request_headers", "proxy_pass_request_body"] {
         if let Some(one) = scope.get(name, cx).filter(|one| one.word(1) == "off") {
-            rule.refuse(&one.at, format!("this location is refused: `{name} off` kept a part of requests from the upstream. Then replace the refusal."));
+            rule.refuse(&one.at, format!("this location is refused: with `{name} off` the upstream doesn't get a part of requests. Find out why; then replace the refusal."));
             return true;
         }
     }
@@ -120,7 +120,7 @@ fn clients_allowed(
         Some(AccessEffect::Keys(keys)) if direct => return Ok(Some(keys)),
         Some(AccessEffect::Shut) => rule.answer(403),
         _ => {
-            rule.refuse(&one.at, "this location is refused: its addresses come from another proxy, or can't be said. Write it as `authorization`.");
+            rule.refuse(&one.at, "this location is refused: its `allow` and `deny` use an address that another proxy sends, or an address that attache can't express. Write them as `authorization`.");
         }
     }
     Err(())
@@ -137,7 +137,7 @@ fn tell_lost(scope: &LocationScope<'_>, rule: &mut PlannedRule, cx: &NginxImport
                 && one.words.iter().any(|word| word.starts_with(['=', '@']) || word.contains("://"));
             if elsewhere {
                 rule.remarks
-                    .point(&one.at, "`error_page` gave other answers in place of these, which is absent.");
+                    .point(&one.at, "`error_page` replaced answers by others, which attache can't do.");
             } else {
                 rule.remarks.say(*weight, &one.at, format!("`{name}`: {what}"));
             }
@@ -165,8 +165,10 @@ fn own_answers(
             "if" => conditional(one, &base, cx, &mut out),
             "rewrite" => rewrite(one, location, &base, rule, &mut out),
             "set" => {
-                let what =
-                    format!("the variable `{}` is absent; where it is used, that says so.", one.word(1));
+                let what = format!(
+                    "attache lacks the variable `{}`; if a directive uses it, a comment there reports this.",
+                    one.word(1)
+                );
                 rule.remarks.soft(&one.at, what);
                 Ok(())
             }
@@ -192,7 +194,7 @@ fn conditional(
         && inner.iter().all(|case| crate::gate::both(base, &case.when).is_some());
     if !said {
         return Err(
-            "this location is refused: its `if` can't be said. Write it as a route; then replace the refusal.",
+            "this location is refused: attache can't express its `if`. Write it as a route; then replace the refusal.",
         );
     }
     out.extend(inner.into_iter().filter_map(|case| {
@@ -226,7 +228,7 @@ fn rewrite(
             Ok(())
         }
         _ => Err(
-            "this location is refused: its `rewrite` can't be said. Write it as `rewrite: { path: … }` with captures; then replace the refusal.",
+            "this location is refused: the import can't translate its `rewrite`. Write it as `rewrite: { path: … }` with captures; then replace the refusal.",
         ),
     }
 }
@@ -247,7 +249,7 @@ fn passed_on(location: &Directive, rule: &mut PlannedRule) -> Option<Directive> 
             Some(one) => rule.refuse(
                 &one.at,
                 format!(
-                    "`{}` is not HTTP: put a server in between that speaks it. Then replace the refusal.",
+                    "`{}` is not HTTP: put a server in between that translates it; then replace the refusal.",
                     one.name()
                 ),
             ),

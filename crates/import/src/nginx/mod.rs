@@ -108,8 +108,8 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     if let Some((at, what)) = cx.refused.clone().filter(|_| servers.is_empty()) {
         cx.plan.remarks.point(&at, format!("{what}."));
     }
-    let inner = servers.iter().flat_map(|server| server.inner());
-    cx.unread_names = inner.filter_map(|one| Some((one.at.clone(), included::not_followed(one)?))).next();
+    let mut inner = servers.iter().flat_map(Directive::inner);
+    cx.unread_names = inner.find_map(|one| Some((one.at.clone(), included::not_followed(one)?)));
     listener::listeners(&servers, &mut cx);
     for block in &streams {
         stream::stream(block, &mut cx);

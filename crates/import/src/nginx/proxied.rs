@@ -64,14 +64,14 @@ pub(super) fn proxied(
     cx: &mut NginxImport,
 ) {
     let Some(target) = ProxyPassTarget::read(pass) else {
-        rule.refuse(&pass.at, "this location is refused: where it goes is made of variables. Name each upstream in a route; then replace the refusal.");
+        rule.refuse(&pass.at, "this location is refused: variables choose its destination. Write a route for each upstream; then replace the refusal.");
         return;
     };
     destination(&target, pass, scope, rule, cx);
     if let Some(uri) = &target.uri
         && !replace_path(uri, rule)
     {
-        rule.refuse(&pass.at, "this location is refused: a path behind an expression has no meaning.");
+        rule.refuse(&pass.at, "this location is refused: nginx allows no path in `proxy_pass` of a location with an expression.");
         return;
     }
     let sent = SentHeaders::read(pass, &target, scope, rule, forwarded, cx);
@@ -196,12 +196,12 @@ impl SentHeaders {
             "$http_host" => self.preserve = true,
             "$host" => {
                 self.preserve = true;
-                rule.remarks.soft(&one.at, "`$host` has no port; the client's `Host` is sent as it came, with its port where it has one.");
+                rule.remarks.soft(&one.at, "`$host` has no port; attache sends the client's `Host` unchanged, with its port if it has one.");
             }
             "$proxy_host" => {}
             value if !value.contains('$') => self.host = Some(value.to_owned()),
             _ => {
-                rule.remarks.point(&one.at, "the host is made of variables; the client's is kept.");
+                rule.remarks.point(&one.at, "variables set the host; attache keeps the client's host.");
                 self.preserve = true;
             }
         }
@@ -214,8 +214,7 @@ fn body_size(pass: &Directive, scope: &LocationScope<'_>, rule: &mut PlannedRule
         rule.keys.set("body_size", if size > 1 << 30 { 0 } else { size });
     }
     if size > 1 << 30 {
-        rule.remarks
-            .soft(&pass.at, "bodies of more than 1 GiB can't be counted here: their size is not bounded.");
+        rule.remarks.soft(&pass.at, "attache can't limit bodies to more than 1 GiB: they have no limit.");
     }
 }
 
@@ -237,7 +236,7 @@ fn upgrades(
         }
         Some(_) => rule.remarks.point(
             &pass.at,
-            "`Upgrade` was made of a variable: requests that ask for an upgrade are served without it. `upgrades` of the route allows it.",
+            "a variable set `Upgrade`: attache serves requests for an upgrade without the upgrade. `upgrades` of the route allows it.",
         ),
         None => {}
     }
@@ -255,14 +254,14 @@ fn host(
     // `off` nothing is lost.
     let by_default = scope.get("proxy_redirect", cx).is_none_or(|one| one.word(1) == "default");
     if pass.name() == "proxy_pass" && by_default {
-        rule.remarks.note(&pass.at, "an answer whose `Location` names the upstream passes as it is; nginx puts its own address there. Let the service redirect by path alone, or send it the client's `Host` (`host: preserve`).");
+        rule.remarks.note(&pass.at, "attache doesn't change a `Location` with the upstream's address; nginx replaces it by its own. Let the service redirect to a path, or send it the client's `Host` (`host: preserve`).");
     }
     match host {
         Some(host) if upstream::host_like(&host) => {
             rule.keys.child("rewrite").set("host", host.to_ascii_lowercase());
         }
         Some(host) => {
-            rule.remarks.soft(&pass.at, format!("the host `{host}`, the name of the upstream, is no host name; the upstream's own is sent."));
+            rule.remarks.soft(&pass.at, format!("the name of the upstream, `{host}`, is not a host name; attache sends the host of the upstream's address."));
             rule.keys.child("rewrite").set("host", "upstream");
         }
         None => rule.keys.child("rewrite").set("host", "localhost"),
@@ -300,14 +299,14 @@ pub(super) fn respond_headers(scope: &LocationScope<'_>, rule: &mut PlannedRule,
             Some(value) => add.set(&one.word(1).to_ascii_lowercase(), value),
             None => rule.remarks.soft(
                 &one.at,
-                format!(
-                    "the value of `{}` is of a variable that attache lacks; it is left out.",
-                    one.word(1)
-                ),
+                format!("the header `{}` is left out: attache lacks a variable of its value.", one.word(1)),
             ),
         }
         if one.word(3) != "always" {
-            rule.remarks.note(&one.at, "the header is added to every answer, not to good ones alone.");
+            rule.remarks.note(
+                &one.at,
+                "the header is added to every response; nginx adds it only to successful ones.",
+            );
         }
     }
     let hidden: Vec<String> =
@@ -353,6 +352,6 @@ pub(super) fn limit(one: &Directive, rule: &mut PlannedRule, cx: &NginxImport) {
         key if key.starts_with("$http_") => map.set("by", format!("header:{}", key[6..].replace('_', "-"))),
         _ => {}
     }
-    rule.remarks.soft(&one.at, "what is above the rate and within the burst is let through at once, and not delayed; what is beyond is 429.");
+    rule.remarks.soft(&one.at, "attache doesn't delay requests above the rate: within the burst they pass at once, and beyond it they are answered 429.");
     rule.keys.set("rate_limit", map);
 }

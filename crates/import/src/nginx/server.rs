@@ -52,14 +52,14 @@ fn refused(server: &Directive, remarks: &mut Remarks) -> Option<PlannedRule> {
         }
         if one.name() == "set_real_ip_from" {
             remarks
-                .soft(&one.at, "the client's address is that of the connection, or of the PROXY protocol.");
+                .soft(&one.at, "attache takes the client's address from the connection or the PROXY protocol, and not from a header.");
         }
     }
     let rejects = server.last("ssl_reject_handshake").is_some_and(|one| one.word(1) == "on");
     rejects.then(|| {
         PlannedRule::refusal(
             &server.at,
-            "handshakes with other names were refused; they are made, and every request is.",
+            "nginx refused handshakes with other names; attache accepts them, and refuses every request.",
         )
     })
 }
@@ -76,7 +76,7 @@ fn before_locations(server: &Directive, cx: &NginxImport) -> ControlFlow<Vec<Pla
                 return ControlFlow::Break(out);
             }
             "if" if !condition(one, cx.secure, &mut out) => {
-                let why = "the whole server is refused: this `if` can't be said. Write it as a route; then replace the refusal.";
+                let why = "the whole server is refused: attache can't express this `if`. Write it as a route; then replace the refusal.";
                 return ControlFlow::Break(vec![PlannedRule::refusal(&one.at, why)]);
             }
             "rewrite" => match rewritten(one) {
@@ -130,7 +130,7 @@ impl Locations {
         if pattern.starts_with('@') {
             remarks.note(
                 &location.at,
-                "a named location is reached by other directives only; those say what became of them.",
+                "only other directives use a named location; comments there report what they became.",
             );
             return;
         }
@@ -152,7 +152,7 @@ impl Locations {
                 }
                 None => {
                     let why = format!(
-                        "everything that this location could take is refused: `{pattern}` has parts that linear-time expressions lack."
+                        "all requests that this location may match are refused: `{pattern}` has parts that attache's expressions lack."
                     );
                     self.regexes.push(PlannedRule::refusal(&location.at, why));
                 }
@@ -249,7 +249,7 @@ fn before_expressions(
             before.extend(rules);
         } else {
             let at = rules.first().map(|rule| rule.at.clone()).unwrap_or_default();
-            let why = "this location is refused: it stands within one with `^~`, and expressions come before it. Write it with `^~`; import again.";
+            let why = "this location is refused: its prefix is within that of a location with `^~`, and locations with expressions come before it. Write it with `^~`; import again.";
             before = vec![PlannedRule { when: own, ..PlannedRule::refusal(&at, why) }];
         }
         all.push((prefix, before));

@@ -51,7 +51,7 @@ fn listener(server: &Directive, maps: &[Directive], cx: &mut NginxImport) -> Opt
     let listen = server.last("listen")?;
     let says = |word: &str| listen.words.iter().any(|own| own == word);
     if says("udp") {
-        cx.plan.remarks.point(&listen.at, "UDP is absent: this stream is left out.");
+        cx.plan.remarks.point(&listen.at, "attache has no UDP: this stream is left out.");
         return None;
     }
     let address = bind(listen.word(1)).filter(|_| listen.word(1).bytes().any(|b| b.is_ascii_digit()))?;
@@ -71,7 +71,7 @@ fn listener(server: &Directive, maps: &[Directive], cx: &mut NginxImport) -> Opt
     if says("ssl") && !terminate_tls(server, &mut out) {
         cx.plan.remarks.point(
             &server.at,
-            "a stream is left out: clients must show a certificate, and there are no roots to verify it by.",
+            "a stream is left out: clients must show a certificate, and the config has no roots for it.",
         );
         return None;
     }
@@ -81,7 +81,7 @@ fn listener(server: &Directive, maps: &[Directive], cx: &mut NginxImport) -> Opt
     let guarded = guard(server, direct, &mut out);
     match (guarded, server.last("proxy_pass")) {
         (Some(guard), _) => {
-            cx.plan.remarks.point(&guard.at, format!("a stream is left out: `{}` could refuse connections, and can't be carried over. Write it as `authorization` of a listener.", guard.name()));
+            cx.plan.remarks.point(&guard.at, format!("a stream is left out: the import can't translate `{}`, which may refuse connections. Write it as `authorization` of a listener.", guard.name()));
             return None;
         }
         (_, None) => {
@@ -92,7 +92,7 @@ fn listener(server: &Directive, maps: &[Directive], cx: &mut NginxImport) -> Opt
     }
     out.remarks = remarks;
     if out.chains.is_empty() {
-        cx.plan.remarks.point(&server.at, "a stream is left out: where it goes is made of variables.");
+        cx.plan.remarks.point(&server.at, "a stream is left out: variables choose its destination.");
         return None;
     }
     Some(out)

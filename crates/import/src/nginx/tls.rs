@@ -38,7 +38,7 @@ pub(super) fn tls(
     }
     let mut tls = out.keys.child("tls");
     if tls.get("certificate").is_none() {
-        remarks.point(&all[0].0.at, "there is no certificate: give its files here.");
+        remarks.point(&all[0].0.at, "the config has no certificate: set its files.");
         tls.set("certificate", "/etc/attache/tls.crt");
         tls.set("key", "/etc/attache/tls.key");
     }
@@ -49,7 +49,7 @@ pub(super) fn tls(
     if asked.iter().any(|one| *one != most) {
         remarks.point(
             &all[0].0.at,
-            "all servers of this address ask for clients' certificates as the strictest of them does. Give each its own address.",
+            "all servers of this address now require clients' certificates as the strictest server does. Give each server its own address.",
         );
     }
     refused
@@ -83,7 +83,10 @@ fn client_certificates(
         Some("on") => ClientCertDemand::Required,
         Some("optional") => ClientCertDemand::Optional,
         Some("optional_no_ca") => {
-            remarks.soft(&server.at, "certificates of clients that would not be verified are not requested.");
+            remarks.soft(
+                &server.at,
+                "nginx requested clients' certificates without verifying them; attache doesn't request them.",
+            );
             ClientCertDemand::Nothing
         }
         _ => ClientCertDemand::Nothing,
@@ -94,10 +97,10 @@ fn client_certificates(
 fn client_roots(server: &Directive, get: Inherited<'_, '_>, tls: &mut Map) -> Result<(), (FileLine, String)> {
     let ca = get("ssl_client_certificate").or_else(|| get("ssl_trusted_certificate"));
     let Some(ca) = ca else {
-        return Err((server.at.clone(), "clients must show a certificate, and there are no roots to verify it by. Give them as `client_ca`; then replace the refusal".to_owned()));
+        return Err((server.at.clone(), "clients must show a certificate, and the config has no roots for it. Set `client_ca`; then replace the refusal".to_owned()));
     };
     if tls.get("client_ca").is_some_and(|known| *known != ca.word(1).into()) {
-        return Err((ca.at.clone(), "clients are verified by other roots in another server of this address. Give each server its own address; then replace the refusal".to_owned()));
+        return Err((ca.at.clone(), "another server of this address verifies clients with other roots. Give each server its own address; then replace the refusal".to_owned()));
     }
     tls.set("client_ca", ca.word(1));
     Ok(())
@@ -107,13 +110,15 @@ fn versions(get: Inherited<'_, '_>, tls: &mut Map, remarks: &mut Remarks) {
     if let Some(versions) = get("ssl_protocols") {
         let has = |word: &str| versions.words.iter().any(|own| own == word);
         if has("TLSv1") || has("TLSv1.1") {
-            remarks.soft(&versions.at, "TLS 1.0 and 1.1 are not spoken: 1.2 is the lowest version.");
+            remarks.soft(&versions.at, "attache has no TLS 1.0 and 1.1: 1.2 is the lowest version.");
         } else if has("TLSv1.3") && !has("TLSv1.2") {
             tls.set("min_version", "1.3");
         }
     }
     if let Some(ciphers) = get("ssl_ciphers") {
-        remarks
-            .soft(&ciphers.at, "cipher suites are those of rustls, all of them safe; they are not chosen.");
+        remarks.soft(
+            &ciphers.at,
+            "attache uses the cipher suites of rustls, which are all safe; no key chooses them.",
+        );
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn tls(scheme: &str, get: &dyn Fn(&str) -> Option<Directive>, remarks
     if get("proxy_ssl_verify").is_none_or(|one| one.word(1) != "on") {
         remarks.soft(
             &crate::tree::FileLine::default(),
-            "the original verified nothing of this https peer. attache verifies: give `tls.ca` to the upstream if the peer has a private root.",
+            "the original didn't verify this https peer; attache does. If the peer has a private root, set `tls.ca` of the upstream.",
         );
     }
     tls
@@ -122,9 +122,10 @@ pub(crate) fn upstreams(cx: &mut NginxImport) {
         .cloned()
         .collect();
     for one in unused {
-        cx.plan
-            .remarks
-            .note(&one.at, format!("the upstream `{}` is left out: nothing goes there.", one.word(1)));
+        cx.plan.remarks.note(
+            &one.at,
+            format!("the upstream `{}` is left out, because no location uses it.", one.word(1)),
+        );
     }
 }
 
@@ -152,7 +153,9 @@ fn servers(server: &Directive, scheme: &str, list: &mut Vec<ConfigValue>, remark
             "slow_start" | "route" => {
                 remarks.soft(
                     &server.at,
-                    format!("`{name}` of a server is absent: see `balance.slow_start`, `session_cookie`."),
+                    format!(
+                        "attache lacks `{name}` of a server: see `balance.slow_start`, `session_cookie`."
+                    ),
                 );
             }
             _ => remarks.unknown(&server.at, format_args!("`{word}` of a server")),
@@ -178,7 +181,7 @@ fn servers(server: &Directive, scheme: &str, list: &mut Vec<ConfigValue>, remark
         map.set("priority", 1_u64);
     }
     if value("max_conns=").is_some() {
-        remarks.soft(&server.at, "connections of one server are not bounded; `circuit_breaker.max_connections` bounds those of the upstream.");
+        remarks.soft(&server.at, "attache doesn't limit the connections of one server; `circuit_breaker.max_connections` limits those of the upstream.");
     }
     let own = address(scheme, &with_port);
     if map.is_empty() {
@@ -208,16 +211,16 @@ fn balance(block: &Directive, opaque: bool, keys: &mut Map, remarks: &mut Remark
                 };
                 match key {
                     Some(key) => map.set("hash", key),
-                    None => remarks.soft(&one.at, format!("`hash {}` is of a key that attache lacks.", one.word(1))),
+                    None => remarks.soft(&one.at, format!("attache lacks the key of `hash {}`.", one.word(1))),
                 }
             }
             "keepalive" | "keepalive_timeout" | "keepalive_requests" | "zone" | "server" | "keepalive_time" => {}
-            "sticky" => remarks.point(&one.at, "no cookie is set that keeps clients with their server; `balance` by a hash of the application's does."),
+            "sticky" => remarks.point(&one.at, "the cookie that keeps clients with their server is left out: `balance: { algorithm: maglev, hash: cookie:NAME }` uses a cookie of the application."),
             "include" => {
                 let why = included::not_followed(one).unwrap_or_default();
                 remarks.point(&one.at, format!("this upstream may lack servers, and the defaults of nginx may not apply: {why}."));
             }
-            other => remarks.soft(&one.at, format!("`{other}` of an upstream is absent.")),
+            other => remarks.soft(&one.at, format!("attache lacks `{other}` of an upstream.")),
         }
     }
     if map.get("hash").is_some() {

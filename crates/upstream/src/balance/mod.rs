@@ -1,9 +1,10 @@
 //! Which endpoint gets a request.
 //!
-//! In this order: a priority tier (by health, with overflow), a part of it (own zone or others), an endpoint of that
-//! part by the algorithm. What depends only on the set of endpoints ([`BalanceIndex`]) is built once by the control thread;
-//! what depends on health (`TierShares`) once per change of health by each worker. A pick samples and checks what
-//! it drew, so it costs O(1), or O(log n) with weights, and scans only when samples keep hitting unusable endpoints.
+//! A pick first chooses a priority tier (by health, with overflow), then a part of this tier (attache's own zone or the
+//! others), then an endpoint of this part by the algorithm. The control thread builds once what depends only on the set
+//! of endpoints ([`BalanceIndex`]). Each worker builds what depends on health (`TierShares`) after each change of health.
+//! A pick draws endpoints at random and checks them, so it costs O(1), or O(log n) with weights. It looks at all endpoints
+//! only if several drawn endpoints can't be used.
 //!
 //! An endpoint that was already tried for the same request is avoided while another usable one exists, in any tier.
 

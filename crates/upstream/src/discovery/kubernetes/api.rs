@@ -73,8 +73,9 @@ impl KubernetesApi {
     /// The API server of the cluster that this pod is in.
     pub(super) fn of_this_pod() -> Result<Self, ApiError> {
         let text = |name: &str| {
-            env::var(name)
-                .map_err(|_| ApiError::away(format!("{name} isn't set: attache doesn't run in a pod of a cluster")))
+            env::var(name).map_err(|_| {
+                ApiError::away(format!("{name} isn't set: attache doesn't run in a pod of a cluster"))
+            })
         };
         let (host, port) = (text("KUBERNETES_SERVICE_HOST")?, text("KUBERNETES_SERVICE_PORT")?);
         let port = port.parse().map_err(|_| {
