@@ -262,8 +262,9 @@ async fn the_next_measurement_comes_after_the_interval_and_up_to_jitter_later() 
 
 #[tokio::test(start_paused = true)]
 async fn the_window_after_a_measurement_lasts_for_its_whole_interval() {
+    let gradient = Gradient::new(config(), Instant::now());
     let now = Instant::now() + 500 * MS;
-    let gradient = measured(config(), 10 * MS, now);
+    measure(&gradient, 10 * MS, now);
     gradient.sample(gradient.begun(9, now), 10 * MS, 9, now + 99 * MS);
     assert_eq!(gradient.limit(), 3);
     gradient.sample(gradient.begun(9, now), 10 * MS, 9, now + 100 * MS);

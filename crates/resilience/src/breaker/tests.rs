@@ -18,6 +18,8 @@ fn breaking(config: FailureBreaker) -> Arc<UpstreamState> {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_circuit_answers_without_the_upstream_and_is_not_retried() {
+    let metrics = attache_telemetry::Metrics::new();
+    metrics.worker().install();
     let state = breaking(FailureBreaker { consecutive: 2, ..FailureBreaker::default() });
     let retry = Retry { attempts: 5, on: vec![RetryOn::ServerError], ..Retry::default() };
     let policy = Policy { retry, ..Policy::default() };
@@ -27,6 +29,8 @@ async fn an_open_circuit_answers_without_the_upstream_and_is_not_retried() {
     assert_eq!((error.reason, error.sent, script.attempts()), (Reason::CircuitOpen, SentPart::Nothing, 2));
     assert!(error.retry_after.is_some_and(|wait| wait > Duration::ZERO));
     assert_eq!(state.counters.circuit_open.load(Relaxed), 1);
+    let sample = "attache_upstream_overflow_total{upstream=\"orders\",reason=\"circuit-open\"} 1";
+    assert!(metrics.render().contains(sample));
 }
 
 #[tokio::test(start_paused = true)]

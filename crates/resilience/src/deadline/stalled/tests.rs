@@ -107,18 +107,21 @@ async fn an_answer_stays_watched_whichever_other_ones_end() {
     spawn_local(keep());
     // The check begins without an answer.
     sleep(Duration::from_secs(1)).await;
+    let (_body, alone) = answer(timeouts(Duration::from_secs(2)), &state()).await;
+    sleep(Duration::from_millis(2300)).await;
+    assert!(alone.is_closed());
     for ended in [[0, 1], [1, 0], [0, 2], [2, 0], [1, 2], [2, 1]] {
         let state = state();
         let mut answers = Vec::new();
         for _ in 0..3 {
             answers.push(Some(answer(timeouts(Duration::from_secs(2)), &state).await));
         }
-        for at in ended {
-            answers[at] = None;
-        }
+        answers[ended[0]] = None;
+        answers.push(Some(answer(timeouts(Duration::from_secs(2)), &state).await));
+        answers[ended[1]] = None;
         sleep(Duration::from_millis(2300)).await;
-        let (_, upstream) = answers.iter().flatten().next().unwrap();
-        assert!(upstream.is_closed(), "{ended:?}");
+        let closed = answers.iter().flatten().map(|(_, upstream)| upstream.is_closed());
+        assert_eq!(closed.collect::<Vec<_>>(), [true, true], "{ended:?}");
     }
 }
 

@@ -27,6 +27,9 @@ async fn a_second_attempt_says_what_remains_of_the_body_and_when_it_has_ended() 
     let recording = Recording::new(Body::full("order"), 5);
     let first = recording.body();
     assert_eq!((first.size_hint().exact(), first.is_end_stream()), (Some(5), false));
+    let mut second = recording.body();
+    next(&mut second).await.unwrap().unwrap();
+    assert!(second.is_end_stream(), "the source says that this was its last frame");
 }
 
 #[tokio::test]
@@ -94,6 +97,12 @@ async fn after_the_last_attempt_has_begun_nothing_more_is_kept() {
     upload.send(Ok(Bytes::from_static(b"two"))).unwrap();
     next(&mut second).await.unwrap().unwrap();
     assert_eq!(tape(&recording), (0, true));
+    drop(upload);
+    assert!(next(&mut second).await.is_none() && second.is_end_stream());
+    assert!(
+        !first.is_end_stream() && next(&mut first).await.unwrap().is_err(),
+        "it has read one part of two"
+    );
 }
 
 /// Data, trailers, and then nothing: it must not be asked again.
