@@ -1,6 +1,6 @@
 //! Tokens of several issuers in one request.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use attache_config::model::{JwtProvider, JwtUse, TokenPlace};
 use attache_wire::RequestHead;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Issuer, TokenError, TokenVerifier,
-    attack_tests::{Signers, claims, provider, with},
+    attack_tests::{Signers, claims, now, provider, with},
 };
 
 const PARTNER: &str = "https://id.partner.test";
@@ -74,6 +74,21 @@ fn a_second_token_is_valid_only_in_a_place_of_its_own_issuer() {
         let wanted = JwtUse { providers, required: true };
         let found = verifier.verify(&wanted, &request(&[("authorization", &good), ("x-partner", &second)]));
         assert!(matches!(found, Err(TokenError::Invalid(_))), "{found:?}");
+    }
+}
+
+#[test]
+fn the_skew_of_the_config_decides_for_both_ends_of_a_tokens_time() {
+    let signers = Signers::new();
+    for (skew, good) in [(0, false), (10, false), (60, true)] {
+        let config = JwtProvider { clock_skew: Duration::from_secs(skew), ..provider(&signers.set()) };
+        let verifier = TokenVerifier::new(&[Arc::new(Issuer::new(config).unwrap())]);
+        let wanted = JwtUse { providers: vec![0], required: true };
+        for claims in [with("nbf", (now() + 30).into()), with("exp", (now() - 30).into())] {
+            let token = signers.token(&json!({ "alg": "EdDSA", "kid": "ed" }), &claims);
+            let found = verifier.verify(&wanted, &request(&[("authorization", &format!("Bearer {token}"))]));
+            assert_eq!(found.is_ok(), good, "{skew}: {found:?}");
+        }
     }
 }
 
