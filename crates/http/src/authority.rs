@@ -32,8 +32,9 @@ pub fn parse_authority(text: &str) -> Option<HostPort<'_>> {
         // One pass over the bytes, because every request has an authority: the name ends at the first byte that names don't contain.
         let end = chars::first_other(text.as_bytes(), &NAME).unwrap_or(text.len());
         let (host, rest) = text.split_at_checked(end)?;
-        // The longest name in DNS has 253 bytes; a final dot is one more.
-        if host.is_empty() || host.len() > 254 || host == "." {
+        // The longest name in DNS has 253 bytes; a final dot is one more. One reader removes one final dot, another one all dots at
+        // both ends: they would find two names.
+        if host.is_empty() || host.len() > 254 || host.starts_with('.') || host.ends_with("..") {
             return None;
         }
         (host, rest)
@@ -196,10 +197,23 @@ mod tests {
             "::1",
             "a\u{e9}",
             ".",
+            "..",
+            ".a",
+            "a..",
+            "a..:80",
             "a?b",
             "a\\b",
         ] {
             assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_at_most_one_dot_at_its_end_and_none_at_its_begin() {
+        for (text, host) in
+            [("a.", "a."), ("a.b.:80", "a.b."), ("a..b", "a..b"), ("..a", ""), (".", ""), ("a.b..", "")]
+        {
+            assert_eq!(parse_authority(text).map_or("", |found| found.host), host, "{text}");
         }
     }
 
