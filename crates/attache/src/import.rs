@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use attache_import::{ProxyKind, Weight, verify};
+use attache_import::{Impact, ProxyKind, verify};
 use serde_json::json;
 
 use crate::cli;
@@ -40,7 +40,7 @@ pub(crate) fn run(options: &cli::ImportArgs) -> Result<ExitCode, ImportFailure> 
     if options.write.is_none() {
         io::stdout().write_all(imported.text.as_bytes())?;
     }
-    let lost = imported.remarks.iter().filter(|remark| remark.weight != attache_import::Weight::Note).count();
+    let lost = imported.remarks.iter().filter(|remark| remark.weight != attache_import::Impact::Note).count();
     let losses = if lost == 1 { "loss" } else { "losses" };
     writeln!(io::stderr(), "{}; {lost} {losses}, each a comment at its place", imported.grade)?;
     Ok(ExitCode::from(imported.grade.exit_code()))
@@ -60,9 +60,9 @@ fn as_json(imported: &attache_import::Imported) -> serde_json::Value {
         .iter()
         .map(|remark| {
             let weight = match remark.weight {
-                Weight::Note => "note",
-                Weight::Soft => "soft",
-                Weight::Point => "point",
+                Impact::Note => "note",
+                Impact::Soft => "soft",
+                Impact::Point => "point",
             };
             json!({ "at": remark.at.to_string(), "weight": weight, "text": remark.text })
         })

@@ -20,7 +20,7 @@ use attache_config::Diagnostic;
 use crate::path::PlannedPath;
 use crate::plan::{FilterChain, Plan, PlannedListener, PlannedRule, RuleConditions, VirtualHost};
 use crate::tree::FileLine;
-use crate::value::Map;
+use crate::value::YamlMap;
 use crate::write::{self, PlanPart};
 
 /// Closes what the check of the config doesn't accept.
@@ -154,7 +154,7 @@ fn close_listener(listener: &mut PlannedListener, message: &str) {
         listener.remarks.0.extend(chain.remarks.0);
     }
     let bind = listener.keys.get("bind").cloned();
-    listener.keys = Map::default();
+    listener.keys = YamlMap::default();
     listener.keys.put("bind", bind);
     listener.opaque = false;
     let mut rule = PlannedRule { when: everything(), ..PlannedRule::default() };
@@ -188,10 +188,10 @@ mod tests {
     }
 
     fn plan(rules: Vec<PlannedRule>) -> Plan {
-        let mut bind = Map::default();
+        let mut bind = YamlMap::default();
         bind.set("bind", "127.0.0.1:8080");
         let site = VirtualHost { hosts: vec!["*".to_owned()], rules, ..VirtualHost::default() };
-        let mut address = Map::default();
+        let mut address = YamlMap::default();
         address.set("address", "http://app.internal:80");
         Plan {
             listeners: vec![PlannedListener {

@@ -3,7 +3,7 @@
 //! A rule is a conjunction: every key must hold, one value of each list must match, and nothing in `not` may match. A condition with
 //! `and`, `or` and `not` at any depth becomes a list of such rules (a disjunction of conjunctions), or can't be expressed.
 
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 /// The largest number of rules that one policy may become.
 const MAX_RULES: usize = 64;
@@ -61,11 +61,11 @@ impl ImportedAccess {
     }
 
     /// The rule in attache's keys.
-    pub(crate) fn map(&self, name: Option<&str>) -> Map {
-        let mut map = Map::default();
+    pub(crate) fn map(&self, name: Option<&str>) -> YamlMap {
+        let mut map = YamlMap::default();
         map.put("name", name);
         self.when.write(&mut map);
-        let mut not = Map::default();
+        let mut not = YamlMap::default();
         self.not.write(&mut not);
         if !not.is_empty() {
             map.set("not", not);
@@ -159,7 +159,7 @@ impl RuleSide {
         lists.chain(named).collect()
     }
 
-    fn write(&self, map: &mut Map) {
+    fn write(&self, map: &mut YamlMap) {
         for (key, values) in &self.lists {
             if *key == "port" {
                 let ports: Vec<ConfigValue> =
@@ -226,7 +226,7 @@ pub(crate) enum AccessEffect {
     /// The rules let no client pass.
     Shut,
     /// The keys of `authorization`.
-    Keys(Map),
+    Keys(YamlMap),
 }
 
 /// Makes `allow` of rules with their names.
@@ -234,7 +234,7 @@ pub(crate) fn allow(rules: &[(String, ImportedAccess)]) -> AccessEffect {
     if rules.iter().any(|(_, rule)| rule.is_everything()) {
         return AccessEffect::Open;
     }
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     keys.set("allow", written(rules));
     AccessEffect::Keys(keys)
 }
@@ -247,7 +247,7 @@ pub(crate) fn deny(rules: &[(String, ImportedAccess)]) -> AccessEffect {
     if rules.iter().any(|(_, rule)| rule.is_everything()) {
         return AccessEffect::Shut;
     }
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     keys.set("deny", written(rules));
     AccessEffect::Keys(keys)
 }
@@ -270,7 +270,7 @@ fn written(rules: &[(String, ImportedAccess)]) -> ConfigValue {
 }
 
 /// Adds keys to an `authorization`. False if it can't have both: two lists of `allow`, two kinds of tokens, two authorizers.
-pub(crate) fn merge(into: &mut Map, more: &Map) -> bool {
+pub(crate) fn merge(into: &mut YamlMap, more: &YamlMap) -> bool {
     for (key, value) in &more.0 {
         match (into.get(key), value) {
             (None, _) => into.set(key, value.clone()),

@@ -7,7 +7,7 @@
 use crate::access;
 use crate::plan::{PlannedRule, RuleConditions};
 use crate::tree::FileLine;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 /// What happens to the requests of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) enum GateVerdict {
     /// They are answered with 403, as by the original.
     Deny,
     /// They pass if these keys of `authorization` allow them.
-    With(Map),
+    With(YamlMap),
     /// They are refused: the guard can't be carried over, for this reason.
     Refuse(String),
 }
@@ -93,7 +93,7 @@ impl Gate {
             GateVerdict::With(keys) => {
                 let mut own = match rule.keys.get("authorization") {
                     Some(ConfigValue::Map(map)) => map.clone(),
-                    _ => Map::default(),
+                    _ => YamlMap::default(),
                 };
                 if access::merge(&mut own, keys) {
                     rule.keys.set("authorization", own);
@@ -109,11 +109,11 @@ impl Gate {
                 // The guards before this one decide first.
                 let before = rule.keys.get("authorization").cloned();
                 rule.settled = true;
-                rule.keys = Map::default();
+                rule.keys = YamlMap::default();
                 rule.keys.put("authorization", before);
                 rule.targets.clear();
                 rule.name = None;
-                let mut respond = Map::default();
+                let mut respond = YamlMap::default();
                 respond.set("status", 403_u64);
                 respond.set("body", self.denied);
                 rule.keys.set("respond", respond);

@@ -6,13 +6,13 @@ use crate::plan::{PlannedRule, VirtualHost};
 
 /// A rule with its hosts. Without a host it matches every host.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hosted {
+pub(crate) struct HostedRule {
     pub(crate) hosts: Vec<String>,
     pub(crate) rule: PlannedRule,
 }
 
 /// The virtual hosts of a list of rules.
-pub(crate) fn sites(rules: &[Hosted]) -> Vec<VirtualHost> {
+pub(crate) fn sites(rules: &[HostedRule]) -> Vec<VirtualHost> {
     let mut hosts: Vec<String> = Vec::new();
     for host in rules.iter().flat_map(|rule| &rule.hosts) {
         if !hosts.contains(host) {

@@ -43,7 +43,7 @@ mod write;
 use std::path::{Path, PathBuf};
 
 pub use order::route_count;
-pub use remark::{Grade, Remark, Weight};
+pub use remark::{Grade, Impact, Remark};
 pub use tree::Unreadable;
 
 use plan::Plan;
@@ -179,8 +179,8 @@ fn finish(mut plan: Plan, files: &[File]) -> Imported {
     let mut remarks = Vec::new();
     plan.each_remark(&mut |remark| remarks.push(remark.clone()));
     let grade = match remarks.iter().map(|remark| remark.weight).max() {
-        Some(Weight::Point) => Grade::Point,
-        Some(Weight::Soft) => Grade::Soft,
+        Some(Impact::Point) => Grade::Point,
+        Some(Impact::Soft) => Grade::Soft,
         _ => Grade::Nothing,
     };
     let from: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
@@ -189,9 +189,9 @@ fn finish(mut plan: Plan, files: &[File]) -> Imported {
         format!("Imported by `attache import` from {}: {grade}.", from.join(", ")),
         format!(
             "{} marked LOST (requests get another answer, or are refused), {} marked Lost (soft), {} marked Note.",
-            count(Weight::Point),
-            count(Weight::Soft),
-            count(Weight::Note)
+            count(Impact::Point),
+            count(Impact::Soft),
+            count(Impact::Note)
         ),
         "attache's own defaults are on in addition to the imported settings: safe retries, ejection of failing endpoints, keepalive that finds dead peers."
             .to_owned(),

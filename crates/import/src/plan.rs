@@ -4,9 +4,9 @@
 //! specific wins, so that each request still gets the same rule.
 
 use crate::path::PlannedPath;
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::FileLine;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 /// A whole config.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +14,7 @@ pub struct Plan {
     /// Remarks about the config as a whole.
     pub remarks: Remarks,
     /// Keys at the top level, beside listeners and upstreams.
-    pub top: Map,
+    pub top: YamlMap,
     /// Listeners.
     pub listeners: Vec<PlannedListener>,
     /// Upstreams.
@@ -29,7 +29,7 @@ pub struct PlannedListener {
     /// Remarks about it.
     pub remarks: Remarks,
     /// Its keys, except `routes` and `to`.
-    pub keys: Map,
+    pub keys: YamlMap,
     /// The filter chains. A connection belongs to the first chain whose conditions hold.
     pub chains: Vec<FilterChain>,
     /// It carries opaque bytes only.
@@ -78,7 +78,7 @@ pub struct PlannedRule {
     /// Its conditions, except the host.
     pub when: RuleConditions,
     /// `to`, `redirect` or `respond`, and the policies, in attache's keys.
-    pub keys: Map,
+    pub keys: YamlMap,
     /// Upstreams that may answer, for the probes of `--verify`.
     pub targets: Vec<String>,
     /// Its place in the original.
@@ -112,7 +112,7 @@ pub struct PlannedUpstream {
     /// Remarks about it.
     pub remarks: Remarks,
     /// Its keys.
-    pub keys: Map,
+    pub keys: YamlMap,
 }
 
 impl PlannedRule {
@@ -128,9 +128,9 @@ impl PlannedRule {
         let why = why.into();
         self.remarks.point(at, why);
         self.settled = true;
-        self.keys = Map::default();
+        self.keys = YamlMap::default();
         self.targets.clear();
-        let mut respond = Map::default();
+        let mut respond = YamlMap::default();
         respond.set("status", 503_u64);
         respond.set("body", "closed: the original had a rule here that could not be carried over\n");
         self.keys.set("respond", respond);
@@ -174,7 +174,7 @@ impl Plan {
     pub(crate) fn causes(&self) -> Vec<FileLine> {
         let mut causes = Vec::new();
         self.each_remark(&mut |remark| {
-            if remark.weight == Weight::Point {
+            if remark.weight == Impact::Point {
                 causes.push(remark.at.clone());
             }
         });
@@ -233,7 +233,7 @@ pub fn split(parts: &[(String, u64)]) -> Option<ConfigValue> {
         [] => None,
         [(only, _)] => Some(ConfigValue::Text(only.clone())),
         _ => {
-            let mut map = Map::default();
+            let mut map = YamlMap::default();
             for (name, weight) in parts {
                 let old = match map.get(name) {
                     Some(ConfigValue::Raw(text)) => text.parse().unwrap_or(0),

@@ -4,9 +4,9 @@ use std::fmt;
 
 use crate::tree::{FileLine, Node};
 
-/// The weight of a remark.
+/// What a remark means for the requests: how much is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Weight {
+pub enum Impact {
     /// Nothing is lost: requests are answered as before. The remark explains why the config looks different.
     Note,
     /// Something soft is lost: statistics, tracing, tuning. Requests are answered as before.
@@ -21,7 +21,7 @@ pub struct Remark {
     /// The place of its cause in the original.
     pub at: FileLine,
     /// How much it weighs.
-    pub weight: Weight,
+    pub weight: Impact,
     /// Its subject, the consequence, and what to do.
     pub text: String,
 }
@@ -64,7 +64,7 @@ pub struct Remarks(pub Vec<Remark>);
 
 impl Remarks {
     /// Adds a remark, unless there is one with the same text.
-    pub fn say(&mut self, weight: Weight, at: &FileLine, text: impl Into<String>) {
+    pub fn say(&mut self, weight: Impact, at: &FileLine, text: impl Into<String>) {
         let remark = Remark { at: at.clone(), weight, text: text.into() };
         if self.0.iter().all(|other| other.text != remark.text) {
             self.0.push(remark);
@@ -73,17 +73,17 @@ impl Remarks {
 
     /// Adds a remark: nothing is lost, but the config looks different.
     pub fn note(&mut self, at: &FileLine, text: impl Into<String>) {
-        self.say(Weight::Note, at, text);
+        self.say(Impact::Note, at, text);
     }
 
     /// Adds a remark: something soft is lost.
     pub fn soft(&mut self, at: &FileLine, text: impl Into<String>) {
-        self.say(Weight::Soft, at, text);
+        self.say(Impact::Soft, at, text);
     }
 
     /// Adds a remark: some requests get a different answer.
     pub fn point(&mut self, at: &FileLine, text: impl Into<String>) {
-        self.say(Weight::Point, at, text);
+        self.say(Impact::Point, at, text);
     }
 
     /// Adds a remark: some requests may get a different answer, since no importer knows what this does. `what` names it
@@ -97,7 +97,7 @@ impl Remarks {
 
     /// Adds a remark for each key of a mapping that no importer reads. `known` are keys that are read, or that have no
     /// effect on requests. `told` are keys with an effect that attache lacks.
-    pub fn rest(&mut self, node: &Node, what: &str, known: &[&str], told: &[(&str, Weight, &str)]) {
+    pub fn rest(&mut self, node: &Node, what: &str, known: &[&str], told: &[(&str, Impact, &str)]) {
         for (key, value) in node.entries() {
             let key = crate::tree::snake(key);
             // An empty message (`{}`) can have an effect, because it is present.
@@ -119,7 +119,7 @@ impl Remarks {
     }
 
     /// The heaviest weight of these remarks.
-    pub fn heaviest(&self) -> Option<Weight> {
+    pub fn heaviest(&self) -> Option<Impact> {
         self.0.iter().map(|remark| remark.weight).max()
     }
 }

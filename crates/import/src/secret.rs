@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs::File, io::Read, sync::OnceLock};
 
-use crate::value::Map;
+use crate::value::YamlMap;
 
 /// 32 bytes from the system's random generator in hexadecimal digits, the same for the whole process. `None` if the
 /// system provides none.
@@ -25,8 +25,8 @@ fn drawn() -> Option<&'static str> {
 pub(crate) const KEY_REMARK: &str = "the import chose a random `key` for the session's cookie: keep this file secret, or write `${SESSION_KEY}`.";
 
 /// A session's cookie of this name. `None` without a secret to encrypt it with.
-pub(crate) fn session(name: &str) -> Option<Map> {
-    let mut map = Map::default();
+pub(crate) fn session(name: &str) -> Option<YamlMap> {
+    let mut map = YamlMap::default();
     map.set("name", name);
     map.set("key", drawn()?);
     Some(map)

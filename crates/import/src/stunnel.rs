@@ -3,9 +3,9 @@
 //! A config of stunnel has sections with `key = value`. ghostunnel has flags: a file with its command line is read.
 
 use crate::plan::{FilterChain, Plan, PlannedListener, PlannedRule, PlannedUpstream, UniqueNames};
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::{FileLine, Unreadable};
-use crate::value::Map;
+use crate::value::YamlMap;
 use crate::{File, path};
 
 /// A service of either program.
@@ -17,7 +17,7 @@ struct TlsService {
     targets: Vec<String>,
     /// The service uses TLS to its target, and its callers use plaintext.
     client: bool,
-    tls: Map,
+    tls: YamlMap,
     remarks: Remarks,
     closed: Option<String>,
 }
@@ -236,7 +236,7 @@ pub(crate) fn ghostunnel(files: &[File]) -> Result<Plan, Unreadable> {
 fn flags(at: FileLine, words: &[&str]) -> TlsService {
     let mut out = TlsService { at, ..TlsService::default() };
     let pairs = flags_and_values(words, &mut out);
-    let mut passes = Passes::default();
+    let mut passes = AllowFlags::default();
     for (flag, value) in &pairs {
         out.flag(flag, value, &mut passes);
     }
@@ -276,7 +276,7 @@ fn flags_and_values(words: &[&str], out: &mut TlsService) -> Vec<(String, String
 
 /// The flags of ghostunnel that decide who passes.
 #[derive(Default)]
-struct Passes {
+struct AllowFlags {
     /// Names in certificates.
     allow: Vec<String>,
     /// Every name is allowed.
@@ -286,7 +286,7 @@ struct Passes {
 }
 
 impl TlsService {
-    fn flag(&mut self, flag: &str, value: &str, passes: &mut Passes) {
+    fn flag(&mut self, flag: &str, value: &str, passes: &mut AllowFlags) {
         match flag {
             "listen" => value.clone_into(&mut self.listen),
             "target" => self.targets.push(value.to_owned()),
@@ -343,7 +343,7 @@ impl TlsService {
     }
 }
 
-impl Passes {
+impl AllowFlags {
     fn decide(self, disabled: bool, out: &mut TlsService) {
         if out.client {
             if !self.allow.is_empty() {
@@ -389,7 +389,7 @@ fn finish(services: Vec<TlsService>, files: &[File]) -> Result<Plan, Unreadable>
         };
         let Some(bind) = address(&service.listen) else {
             listener.remarks.say(
-                Weight::Point,
+                Impact::Point,
                 &service.at,
                 "attache can't listen on the address of this service: the service is left out.",
             );

@@ -4,22 +4,22 @@
 //! mark at the end was ignored: it belongs to an extension that is newer than the import, its name is misspelt, or the
 //! importer lacks it. A field below the cause of a remark about lost requests needs no remark of its own.
 
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::{FileLine, Node, NodeKind, snake};
 
 /// The consequence if a key's content was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum UnreadConsequence {
     /// No effect on requests.
     Nothing,
     /// A loss of this weight.
-    Lost(Weight),
+    Lost(Impact),
     /// An entry that was not read at all is for a part that the config doesn't have.
     Entries,
 }
 
 /// Keys with their own consequence. `parent.key` is a key only below that parent.
-pub(crate) type IdleKeys = &'static [(&'static str, Meaning)];
+pub(crate) type IdleKeys = &'static [(&'static str, UnreadConsequence)];
 
 /// Reports the fields of this tree that were not read.
 pub(crate) fn say(root: &Node, what: &str, idle: IdleKeys, causes: &[FileLine], remarks: &mut Remarks) {
@@ -37,7 +37,7 @@ struct UnreadScope<'t> {
     /// Whether one of the nodes above is a cause.
     within: bool,
     /// The fields here are lost with this weight.
-    weight: Option<Weight>,
+    weight: Option<Impact>,
 }
 
 fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, scope: &UnreadScope<'_>, remarks: &mut Remarks) {
@@ -60,9 +60,9 @@ fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, scope: &UnreadScope<'_>, re
                 let parent = path.last().map(|parent| snake(parent)).unwrap_or_default();
                 let weight = match meaning(scope.idle, &parent, &name) {
                     _ if key.starts_with('@') => continue,
-                    Some(Meaning::Nothing) => continue,
-                    Some(Meaning::Lost(weight)) => Some(weight),
-                    Some(Meaning::Entries) => {
+                    Some(UnreadConsequence::Nothing) => continue,
+                    Some(UnreadConsequence::Lost(weight)) => Some(weight),
+                    Some(UnreadConsequence::Entries) => {
                         path.push(key);
                         for (key, value) in value.entries().iter().filter(|(_, value)| is_read(value)) {
                             path.push(key);
@@ -96,7 +96,7 @@ pub(crate) fn is_read(node: &Node) -> bool {
     }
 }
 
-fn meaning(idle: IdleKeys, parent: &str, name: &str) -> Option<Meaning> {
+fn meaning(idle: IdleKeys, parent: &str, name: &str) -> Option<UnreadConsequence> {
     let is_it = |known: &str| {
         known == name || known.split_once('.').is_some_and(|(above, own)| above == parent && own == name)
     };
@@ -115,7 +115,7 @@ fn is_unread(node: &Node, key: &str, idle: IdleKeys) -> bool {
                 .iter()
                 .map(|(name, value)| (snake(name), value))
                 .filter(|(name, _)| {
-                    !name.starts_with('@') && meaning(idle, key, name) != Some(Meaning::Nothing)
+                    !name.starts_with('@') && meaning(idle, key, name) != Some(UnreadConsequence::Nothing)
                 })
                 .map(|(name, value)| values(value, &name, idle))
                 .fold((0, 0), add),

@@ -2,7 +2,7 @@
 
 /// A mapping in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Map(pub Vec<(String, ConfigValue)>);
+pub struct YamlMap(pub Vec<(String, ConfigValue)>);
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +14,10 @@ pub enum ConfigValue {
     /// A list.
     List(Vec<ConfigValue>),
     /// A mapping.
-    Map(Map),
+    Map(YamlMap),
 }
 
-impl Map {
+impl YamlMap {
     /// Sets a key.
     pub fn set(&mut self, key: &str, value: impl Into<ConfigValue>) {
         let value = value.into();
@@ -40,7 +40,7 @@ impl Map {
     }
 
     /// The mapping at a key; it is created if absent. If it is still empty when the guard is dropped, it is not kept.
-    pub fn child(&mut self, key: &str) -> Child<'_> {
+    pub fn child(&mut self, key: &str) -> ChildMapping<'_> {
         let own = match self.0.iter_mut().find(|(name, _)| name == key) {
             Some((_, value)) => match std::mem::replace(value, ConfigValue::Raw(String::new())) {
                 ConfigValue::Map(map) => map,
@@ -48,7 +48,7 @@ impl Map {
             },
             None => Self::default(),
         };
-        Child { parent: self, key: key.to_owned(), own }
+        ChildMapping { parent: self, key: key.to_owned(), own }
     }
 
     /// Adds an item to the list at a key; the list is created if absent.
@@ -73,27 +73,27 @@ impl Map {
 
 /// A mapping inside another one. It is written back when this guard is dropped.
 #[derive(Debug)]
-pub struct Child<'p> {
-    parent: &'p mut Map,
+pub struct ChildMapping<'p> {
+    parent: &'p mut YamlMap,
     key: String,
-    own: Map,
+    own: YamlMap,
 }
 
-impl std::ops::Deref for Child<'_> {
-    type Target = Map;
+impl std::ops::Deref for ChildMapping<'_> {
+    type Target = YamlMap;
 
-    fn deref(&self) -> &Map {
+    fn deref(&self) -> &YamlMap {
         &self.own
     }
 }
 
-impl std::ops::DerefMut for Child<'_> {
-    fn deref_mut(&mut self) -> &mut Map {
+impl std::ops::DerefMut for ChildMapping<'_> {
+    fn deref_mut(&mut self) -> &mut YamlMap {
         &mut self.own
     }
 }
 
-impl Drop for Child<'_> {
+impl Drop for ChildMapping<'_> {
     fn drop(&mut self) {
         if self.own.is_empty() {
             self.parent.0.retain(|(name, _)| *name != self.key);
@@ -127,8 +127,8 @@ impl From<bool> for ConfigValue {
     }
 }
 
-impl From<Map> for ConfigValue {
-    fn from(map: Map) -> Self {
+impl From<YamlMap> for ConfigValue {
+    fn from(map: YamlMap) -> Self {
         Self::Map(map)
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::order::{self, OrderedRoute};
 use crate::plan::Plan;
-use crate::remark::{Remarks, Weight};
-use crate::value::{ConfigValue, Map};
+use crate::remark::{Impact, Remarks};
+use crate::value::{ConfigValue, YamlMap};
 
 /// Columns of a line before a mapping or comment is broken up.
 const WIDTH: usize = 118;
@@ -112,9 +112,9 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> WrittenConfig {
     page
 }
 
-fn route_keys(route: &OrderedRoute) -> Map {
+fn route_keys(route: &OrderedRoute) -> YamlMap {
     let when = &route.rule.when;
-    let mut matches = Map::default();
+    let mut matches = YamlMap::default();
     if !route.hosts.is_empty() {
         matches.set("host", route.hosts.clone());
     }
@@ -129,7 +129,7 @@ fn route_keys(route: &OrderedRoute) -> Map {
         if !list.is_empty() {
             let map =
                 list.iter().map(|(name, value)| (name.clone(), ConfigValue::Text(value.clone()))).collect();
-            matches.set(name, Map(map));
+            matches.set(name, YamlMap(map));
         }
     }
     if !when.identity.is_empty() {
@@ -141,7 +141,7 @@ fn route_keys(route: &OrderedRoute) -> Map {
     if !route.destination.is_empty() {
         matches.set("destination", route.destination.clone());
     }
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     keys.put("name", route.rule.name.clone());
     if !matches.is_empty() {
         keys.set("match", matches);
@@ -155,9 +155,9 @@ fn route_keys(route: &OrderedRoute) -> Map {
 fn remarks(remarks: &Remarks, indent: usize, out: &mut String) {
     for remark in &remarks.0 {
         let word = match remark.weight {
-            Weight::Note => "Note",
-            Weight::Soft => "Lost (soft)",
-            Weight::Point => "LOST",
+            Impact::Note => "Note",
+            Impact::Soft => "Lost (soft)",
+            Impact::Point => "LOST",
         };
         let place = if remark.at.line == 0 { String::new() } else { format!(", {}", remark.at) };
         comment(&format!("{word}{place}: {}", remark.text), indent, out);
@@ -184,7 +184,7 @@ fn comment(text: &str, indent: usize, out: &mut String) {
     let _ = writeln!(out, "{:indent$}# {line}", "");
 }
 
-fn entries(map: &Map, indent: usize, out: &mut String) {
+fn entries(map: &YamlMap, indent: usize, out: &mut String) {
     for (name, value) in &map.0 {
         let _ = write!(out, "{:indent$}", "");
         entry(name, value, indent, out);
@@ -220,7 +220,7 @@ fn entry(name: &str, value: &ConfigValue, indent: usize, out: &mut String) {
     }
 }
 
-fn item(map: &Map, indent: usize, out: &mut String) {
+fn item(map: &YamlMap, indent: usize, out: &mut String) {
     for (index, (name, value)) in map.0.iter().enumerate() {
         let _ = write!(out, "{:indent$}{}", "", if index == 0 { "- " } else { "  " });
         entry(name, value, indent + 2, out);

@@ -30,18 +30,19 @@ const BUCKETS: usize = ((OCTAVES - FINE + 1) << FINE) as usize;
 #[derive(Debug)]
 pub(crate) struct Latency {
     epoch: Instant,
-    halves: [Half; 2],
+    halves: [HistogramHalf; 2],
 }
 
 #[derive(Debug)]
-struct Half {
+struct HistogramHalf {
     turn: AtomicU64,
     buckets: [AtomicU32; BUCKETS],
 }
 
 impl Latency {
     pub(crate) fn new(now: Instant) -> Self {
-        let half = || Half { turn: AtomicU64::new(0), buckets: array::from_fn(|_| AtomicU32::new(0)) };
+        let half =
+            || HistogramHalf { turn: AtomicU64::new(0), buckets: array::from_fn(|_| AtomicU32::new(0)) };
         Self { epoch: now, halves: [half(), half()] }
     }
 
@@ -62,8 +63,8 @@ impl Latency {
     /// answers.
     pub(crate) fn quantile(&self, quantile: f64, fewest: u32, now: Instant) -> Option<Duration> {
         let turn = self.turn(now);
-        let current = |half: &&Half| (turn - 1..=turn).contains(&half.turn.load(Relaxed));
-        let halves: [Option<&Half>; 2] = array::from_fn(|at| self.halves.get(at).filter(current));
+        let current = |half: &&HistogramHalf| (turn - 1..=turn).contains(&half.turn.load(Relaxed));
+        let halves: [Option<&HistogramHalf>; 2] = array::from_fn(|at| self.halves.get(at).filter(current));
         let count = |at: usize| -> u64 {
             let buckets = halves.iter().flatten().filter_map(|half| half.buckets.get(at));
             buckets.map(|bucket| u64::from(bucket.load(Relaxed))).sum()

@@ -27,7 +27,7 @@ pub use budget::RetryBudget;
 pub use counters::Counters;
 pub use own_calls::own_calls;
 pub use route_state::RouteState;
-pub use stack::{Front, Stack, front, front_with, stack};
+pub use stack::{RouteLayers, Stack, front, front_with, stack};
 pub use state::UpstreamState;
 
 /// How a call ends: with a response, or with the reason why there is none.

@@ -64,10 +64,10 @@ where
 }
 
 /// The layers of one route, before its destinations.
-pub type Front<S> = RateLimitService<GlobalLimit<Faults<S>>>;
+pub type RouteLayers<S> = RateLimitService<GlobalLimit<Faults<S>>>;
 
 /// Puts a route's rate limit and faults before the service that chooses its destination.
-pub fn front<S>(route: &Arc<RouteState>, inner: S) -> Front<S>
+pub fn front<S>(route: &Arc<RouteState>, inner: S) -> RouteLayers<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
 {
@@ -75,7 +75,7 @@ where
 }
 
 /// The same with a global rate limit, whose limiter was made for this worker.
-pub fn front_with<S>(route: &Arc<RouteState>, global: Option<Rc<GlobalLimiter>>, inner: S) -> Front<S>
+pub fn front_with<S>(route: &Arc<RouteState>, global: Option<Rc<GlobalLimiter>>, inner: S) -> RouteLayers<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
 {

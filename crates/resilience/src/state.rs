@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use attache_upstream::{SharedUpstream, circuit::Circuit, status::UpstreamStatus};
 use tokio::time::Instant;
 
-use crate::{budget::Floor, counters::Counters, latency::Latency, queue::UpstreamPermits};
+use crate::{budget::MinRetryRate, counters::Counters, latency::Latency, queue::UpstreamPermits};
 
 /// The resilience state of one upstream. One for each upstream of a configuration, shared by every worker and every
 /// route that leads to it.
@@ -19,7 +19,7 @@ pub struct UpstreamState {
     pub breaker: Option<Arc<Circuit>>,
     /// Its permits; `None` if neither an adaptive limit nor a queue is on.
     pub gate: Option<Arc<UpstreamPermits>>,
-    pub(crate) floor: Floor,
+    pub(crate) floor: MinRetryRate,
     /// Made if a route hedges by a percentile. Otherwise nothing is measured.
     latency: Arc<OnceLock<Latency>>,
 }
@@ -33,7 +33,14 @@ impl UpstreamState {
             breaker.map(|config| Arc::new(Circuit::new(config, shared.config.name.clone(), None, now)));
         let latency = Arc::default();
         let gate = UpstreamPermits::new(&shared.config, now).map(Arc::new);
-        Arc::new(Self { shared, counters: Arc::default(), breaker, gate, floor: Floor::new(now), latency })
+        Arc::new(Self {
+            shared,
+            counters: Arc::default(),
+            breaker,
+            gate,
+            floor: MinRetryRate::new(now),
+            latency,
+        })
     }
 
     /// The state of the same upstream under a new config: it keeps its counters and latencies, and also its breaker and

@@ -119,7 +119,7 @@ pub struct Endpoint {
     pub(crate) watched: AtomicBool,
     /// The earliest time at which a call may try it although it is out: nanoseconds since `added`.
     pub(crate) knock_at: AtomicU64,
-    /// Rises each time it turns unhealthy, is ejected or is removed: see [`Closer`](crate::limit::Closer).
+    /// Rises each time it turns unhealthy, is ejected or is removed: see [`UnhealthyNotice`](crate::limit::UnhealthyNotice).
     turned: watch::Sender<u32>,
     /// Shared by the endpoints of one upstream; rises with every change of health.
     health_epoch: Arc<AtomicU64>,
@@ -206,7 +206,7 @@ impl Endpoint {
         self.turns();
     }
 
-    /// Informs every [`Closer`](crate::limit::Closer) that the endpoint turns unhealthy.
+    /// Informs every [`UnhealthyNotice`](crate::limit::UnhealthyNotice) that the endpoint turns unhealthy.
     fn turns(&self) {
         self.turned.send_modify(|times| *times = times.wrapping_add(1));
     }

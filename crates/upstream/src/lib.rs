@@ -45,7 +45,7 @@ pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, SentPart};
 pub use hash::{cookie, session_of};
 pub use id::{Id, IdMap};
-pub use limit::{Charge, Closer, ConnectionPermit, PendingPermit, RequestPermit};
+pub use limit::{Charge, ConnectionPermit, PendingPermit, RequestPermit, UnhealthyNotice};
 pub use overdue::{BodyProgress, Overdue};
 pub use service::{BareConnection, WorkerUpstream, connected};
 pub use session::SessionSeal;

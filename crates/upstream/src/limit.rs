@@ -145,9 +145,9 @@ impl Charge {
     }
 
     /// Learns when a tunnel to its endpoint is to be closed.
-    pub fn closer(&self) -> Closer {
+    pub fn closer(&self) -> UnhealthyNotice {
         let closes = self.shared().config.on_unhealthy == OnUnhealthy::Close;
-        Closer(closes.then(|| self.endpoint.when_it_turns()))
+        UnhealthyNotice(closes.then(|| self.endpoint.when_it_turns()))
     }
 
     /// The endpoint that it is counted at.
@@ -171,9 +171,9 @@ impl Drop for Charge {
 /// closed. A tunnel that was opened to an unhealthy endpoint, because there was no better one, stays until the endpoint
 /// turns unhealthy again.
 #[derive(Debug, Default)]
-pub struct Closer(Option<watch::Receiver<u32>>);
+pub struct UnhealthyNotice(Option<watch::Receiver<u32>>);
 
-impl Closer {
+impl UnhealthyNotice {
     /// Waits until the tunnel must be closed; it may wait without an end.
     pub async fn closed(&mut self) {
         if let Some(turned) = &mut self.0

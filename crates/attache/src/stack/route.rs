@@ -15,7 +15,7 @@ use std::{
 
 use attache_config::model::{self, Action, AuthorizerUse, Destination, HeaderEdits, JwtUse, Mirror, Name};
 use attache_http::{Body, remove_underscored};
-use attache_resilience::{Front, RouteState, Stack, front_with};
+use attache_resilience::{RouteLayers, RouteState, Stack, front_with};
 use attache_routing::mirrors;
 use attache_telemetry::Reason;
 use attache_tls::CredentialHeader;
@@ -31,7 +31,7 @@ use super::{Upstreams, hosts::PerHost, mirror, session::RouteAffinity};
 /// One route that forwards, on one worker.
 pub(super) struct RouteService {
     /// It is borrowed for a call, not cloned: every layer holds counters that all workers share. No call is made within a call.
-    front: RefCell<Front<DestinationsService>>,
+    front: RefCell<RouteLayers<DestinationsService>>,
     /// Which endpoints its calls may use, and which they should prefer.
     pub(super) affinities: RouteAffinity,
     /// Whether it has limits or faults.
@@ -54,7 +54,7 @@ pub(super) struct RouteRules<'a> {
 }
 
 /// The future of a call.
-pub(super) type RouteFuture = <Front<DestinationsService> as Service<Call>>::Future;
+pub(super) type RouteFuture = <RouteLayers<DestinationsService> as Service<Call>>::Future;
 
 impl RouteService {
     /// `None` for a route that answers by itself. `state` is the part that all workers share.

@@ -4,11 +4,11 @@ use crate::gate::Gate;
 use crate::plan::PlannedRule;
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{
     EnvoyImport, authorizers, browsers, changes, faults,
-    filters::{Effect, Filter, largest},
+    filters::{Filter, FilterEffect, largest},
     limits,
     overrides::RouteSettings,
     rbac::{self, ClientTraits},
@@ -36,7 +36,7 @@ pub(crate) fn apply(
             RouteSettings::On(config) => config,
         };
         match &filter.effect {
-            Effect::Nothing => {
+            FilterEffect::Nothing => {
                 if let Some(own) =
                     own.filter(|_| matches!(filter.kind.as_str(), "local_ratelimit" | "stateful_session"))
                 {
@@ -46,11 +46,11 @@ pub(crate) fn apply(
                     rules = gated(own, known, rules);
                 }
             }
-            Effect::Gate(_) if filter.kind == "rbac" && own.is_some() => {
+            FilterEffect::Gate(_) if filter.kind == "rbac" && own.is_some() => {
                 rules = gated(own, known, rules);
             }
-            Effect::Gate(gate) => rules = behind(gate, rules),
-            Effect::Authorizer(gate) => {
+            FilterEffect::Gate(gate) => rules = behind(gate, rules),
+            FilterEffect::Authorizer(gate) => {
                 let gate = match own {
                     Some(own) => authorizers::of_route(gate, own),
                     None => Some(gate.clone()),
@@ -59,15 +59,15 @@ pub(crate) fn apply(
                     rules = behind(&gate, rules);
                 }
             }
-            Effect::Tokens(tokens, gate) => {
+            FilterEffect::Tokens(tokens, gate) => {
                 known = clients;
                 rules = verified(tokens, gate, own, rules, cx);
             }
-            Effect::Cors => cors(own, levels, &mut rules),
-            Effect::Key("compression", ConfigValue::Map(map)) if own.is_none() => {
+            FilterEffect::Cors => cors(own, levels, &mut rules),
+            FilterEffect::Key("compression", ConfigValue::Map(map)) if own.is_none() => {
                 compression(map, &mut rules);
             }
-            Effect::Key("compression", _) => {
+            FilterEffect::Key("compression", _) => {
                 for rule in rules.iter_mut().filter(|_| own.is_some_and(|own| own.get("overrides").is_some()))
                 {
                     rule.remarks.soft(
@@ -76,13 +76,13 @@ pub(crate) fn apply(
                     );
                 }
             }
-            Effect::Key(key, value) => match own {
+            FilterEffect::Key(key, value) => match own {
                 Some(own) => keyed(&filter.kind, own, &mut rules),
                 None => forwarding(&mut rules).for_each(|rule| rule.keys.set(key, value.clone())),
             },
-            Effect::Fault(config) => rules = faults::inject(own.unwrap_or(config), rules),
-            Effect::Global(config) => limits::global(config, own, levels, &mut rules, cx),
-            Effect::Headers(config) => {
+            FilterEffect::Fault(config) => rules = faults::inject(own.unwrap_or(config), rules),
+            FilterEffect::Global(config) => limits::global(config, own, levels, &mut rules, cx),
+            FilterEffect::Headers(config) => {
                 let own = own.map(|own| match filter.kind.as_str() {
                     "header_to_metadata" => changes::removals(own),
                     _ => own.clone(),
@@ -140,7 +140,7 @@ fn cors(own: Option<&Node>, levels: &[&Node], rules: &mut [PlannedRule]) {
 }
 
 /// Adds a compressor to those before it.
-fn compression(map: &Map, rules: &mut [PlannedRule]) {
+fn compression(map: &YamlMap, rules: &mut [PlannedRule]) {
     for rule in forwarding(rules) {
         match rule.keys.get("compression") {
             Some(ConfigValue::Map(known)) => {

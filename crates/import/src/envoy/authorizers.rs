@@ -1,9 +1,9 @@
 //! `ext_authz`: its service becomes an authorizer, which the routes behind the filter name.
 
 use crate::gate::{Gate, GateVerdict};
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::{FileLine, Node};
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{EnvoyImport, cluster, words};
 
@@ -55,7 +55,7 @@ pub(crate) fn gate(config: &Node, filter: &Node, remarks: &mut Remarks, cx: &mut
         Ok(None) => Gate { at: at.clone(), cases: Vec::new(), otherwise: GateVerdict::Pass, denied: "" },
         Ok(Some(map)) => {
             let name = named(filter.str("name").unwrap_or("ext_authz"), &map, cx);
-            let mut keys = Map::default();
+            let mut keys = YamlMap::default();
             keys.set("external", name);
             Gate { at: at.clone(), cases: Vec::new(), otherwise: GateVerdict::With(keys), denied: "" }
         }
@@ -69,7 +69,7 @@ pub(crate) fn gate(config: &Node, filter: &Node, remarks: &mut Remarks, cx: &mut
 }
 
 /// Adds an authorizer under a unique name, and returns that name.
-fn named(filter: &str, map: &Map, cx: &mut EnvoyImport) -> String {
+fn named(filter: &str, map: &YamlMap, cx: &mut EnvoyImport) -> String {
     let base = crate::plan::name(&words::last(filter).replace('_', "-"));
     let mut all = cx.plan.top.child("authorizers");
     let mut free = base.clone();
@@ -102,9 +102,9 @@ pub(crate) fn of_route(gate: &Gate, own: &Node) -> Option<Gate> {
             ));
         }
     }
-    let mut external = Map::default();
+    let mut external = YamlMap::default();
     external.put("authorizer", keys.get("external").cloned());
-    let mut context = Map::default();
+    let mut context = YamlMap::default();
     for (name, value) in settings.down(&["context_extensions"]).entries() {
         context.put(name, value.text());
     }
@@ -114,7 +114,7 @@ pub(crate) fn of_route(gate: &Gate, own: &Node) -> Option<Gate> {
     if settings.is("disable_request_body_buffering") {
         external.set("body", false);
     }
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     keys.set(
         "external",
         if external.0.len() == 1 { external.0.remove(0).1 } else { ConfigValue::Map(external) },
@@ -127,7 +127,7 @@ fn authorizer(
     at: &FileLine,
     remarks: &mut Remarks,
     cx: &mut EnvoyImport,
-) -> Result<Option<Map>, String> {
+) -> Result<Option<YamlMap>, String> {
     for (key, why) in CLOSED {
         if config.get(key).is_some_and(|value| !value.is_empty() && value.text() != Some("false")) {
             return Err((*why).to_owned());
@@ -143,7 +143,7 @@ fn authorizer(
         }
         Some(_) => return Err("it was called for a share of the requests only".to_owned()),
     }
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     let grpc = config.get("grpc_service");
     let service = match (grpc, config.get("http_service")) {
         (Some(grpc), _) => {
@@ -172,8 +172,8 @@ fn authorizer(
     if cx.clusters.iter().all(|cluster| cluster.str("name") != Some(&service)) {
         return Err(format!("its cluster `{service}` is not in this config"));
     }
-    let mut out = Map::default();
-    out.set("service", cluster::used(&service, cluster::Use::Http, cx));
+    let mut out = YamlMap::default();
+    out.set("service", cluster::used(&service, cluster::ClusterUse::Http, cx));
     if grpc.is_none() {
         out.set("protocol", "http");
     }
@@ -191,7 +191,7 @@ fn authorizer(
         if most == 0 || most > 1024 * 1024 {
             return Err("it gets more than 1 MiB of a body".to_owned());
         }
-        let mut told = Map::default();
+        let mut told = YamlMap::default();
         told.set("max", format!("{most}B"));
         if body.is("allow_partial_message") {
             told.set("partial", true);
@@ -207,18 +207,23 @@ fn authorizer(
     Ok(Some(out))
 }
 
-fn time(map: &mut Map, node: Option<&Node>) {
+fn time(map: &mut YamlMap, node: Option<&Node>) {
     if let Some(time) = node.and_then(words::seconds).filter(|time| *time > 0.0) {
         map.set("timeout", words::duration(time));
     }
 }
 
-fn http_service(http: &Node, config: &Node, map: &mut Map, remarks: &mut Remarks) -> Result<String, String> {
+fn http_service(
+    http: &Node,
+    config: &Node,
+    map: &mut YamlMap,
+    remarks: &mut Remarks,
+) -> Result<String, String> {
     remarks.rest(
         http,
         "the service of `ext_authz`",
         &["server_uri", "path_prefix", "authorization_request", "authorization_response"],
-        &[("retry_policy", Weight::Soft, "attache calls the authorization service once, without retries.")],
+        &[("retry_policy", Impact::Soft, "attache calls the authorization service once, without retries.")],
     );
     if http.get("path_override").is_some() {
         return Err("it is called with one fixed path".to_owned());
@@ -282,7 +287,7 @@ fn http_service(http: &Node, config: &Node, map: &mut Map, remarks: &mut Remarks
 }
 
 /// The request headers that the service gets. Without a list, attache's default is the same as Envoy's.
-fn headers_told(node: Option<&Node>, always: &[&str], map: &mut Map) -> Result<(), String> {
+fn headers_told(node: Option<&Node>, always: &[&str], map: &mut YamlMap) -> Result<(), String> {
     let mut names = patterns(node)?;
     if names.is_empty() {
         return Ok(());

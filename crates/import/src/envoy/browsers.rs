@@ -2,7 +2,7 @@
 
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{matcher, words};
 
@@ -23,7 +23,7 @@ const CORS_KNOWN: &[&str] = &[
 ];
 
 /// A CORS policy. `None` if no part of it can be carried over.
-pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
+pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<YamlMap> {
     let share = |key: &str| policy.get(key).map(|node| words::share(node).unwrap_or(0.0));
     if share("filter_enabled").is_some_and(|share| share < 1.0) {
         if share("filter_enabled").is_some_and(|share| share > 0.0) {
@@ -40,7 +40,7 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
     if origins.is_empty() {
         return None;
     }
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     map.set(
         "origins",
         if origins.iter().any(|origin| origin == "*") { vec!["*".to_owned()] } else { origins },
@@ -98,7 +98,7 @@ fn origins(policy: &Node, credentials: bool, remarks: &mut Remarks) -> Vec<Strin
 }
 
 /// The methods and headers that pages may use and read.
-fn methods_and_headers(policy: &Node, map: &mut Map, remarks: &mut Remarks) {
+fn methods_and_headers(policy: &Node, map: &mut YamlMap, remarks: &mut Remarks) {
     let words = |key: &str| -> Vec<String> {
         let text = policy.str(key).unwrap_or_default();
         text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect()
@@ -191,7 +191,7 @@ const TYPES: &[&str] = &[
 ];
 
 /// A compressor of answers. `None`: it compresses none.
-pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<YamlMap> {
     let library = config.down(&["compressor_library"]);
     let coding = match (config.get("compressor_library").is_some(), words::extension(library).as_str()) {
         (false, _) | (_, "gzip") => "gzip",
@@ -245,7 +245,7 @@ pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     if types.is_empty() {
         return None;
     }
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     map.set("codings", vec![coding.to_owned()]);
     map.set("types", types);
     let least =
@@ -255,7 +255,7 @@ pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<Map> {
 }
 
 /// Merges two compressors of one chain: the result has both codings. False if they differ otherwise.
-pub(crate) fn also(known: &mut Map, more: &Map) -> bool {
+pub(crate) fn also(known: &mut YamlMap, more: &YamlMap) -> bool {
     let mut same = known.clone();
     same.put("codings", more.get("codings").cloned());
     if same != *more {

@@ -24,7 +24,7 @@ pub(super) fn named(action: &Node, header: &str, rule: &mut PlannedRule, cx: &mu
             );
             continue;
         }
-        let upstream = cluster::used(name, cluster::Use::Http, cx);
+        let upstream = cluster::used(name, cluster::ClusterUse::Http, cx);
         if upstream == name {
             names.push(upstream);
         } else {

@@ -1,7 +1,7 @@
 //! A filter chain: its conditions, its TLS, and its last filter.
 
 use crate::plan::{FilterChain, PlannedListener, PlannedRule, VirtualHost};
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::Node;
 
 use super::{EnvoyImport, cluster, filters, guards, http, tls, words};
@@ -70,7 +70,7 @@ fn read(node: &Node, many: bool, listener: &mut PlannedListener, cx: &mut EnvoyI
             "metadata",
             "transport_socket_connect_timeout",
         ],
-        &[("on_demand_configuration", Weight::Point, "chains are never built on demand.")],
+        &[("on_demand_configuration", Impact::Point, "chains are never built on demand.")],
     );
     if has_other_condition(conditions, listener) {
         return false;
@@ -352,22 +352,22 @@ fn tcp(config: &Node, cx: &mut EnvoyImport) -> Option<PlannedRule> {
         &[
             (
                 "access_log",
-                Weight::Soft,
+                Impact::Soft,
                 "the access log is not carried over; `access_log: stdout` writes every connection.",
             ),
             (
                 "hash_policy",
-                Weight::Soft,
+                Impact::Soft,
                 "`balance: { algorithm: maglev, hash: source }` on the upstream hashes the client's address.",
             ),
             (
                 "tunneling_config",
-                Weight::Point,
+                Impact::Point,
                 "attache doesn't tunnel TCP in CONNECT: the bytes go to the upstream without it.",
             ),
             (
                 "max_downstream_connection_duration",
-                Weight::Soft,
+                Impact::Soft,
                 "opaque connections have no maximum age; `tcp_idle_timeout` ends idle ones.",
             ),
         ],
@@ -381,5 +381,5 @@ fn tcp(config: &Node, cx: &mut EnvoyImport) -> Option<PlannedRule> {
         cx.plan.remarks.0.append(&mut rule.remarks.0);
         return None;
     }
-    filters::targets(config, cluster::Use::Tcp, &mut rule, cx).then_some(rule)
+    filters::targets(config, cluster::ClusterUse::Tcp, &mut rule, cx).then_some(rule)
 }

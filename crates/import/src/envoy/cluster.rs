@@ -1,11 +1,11 @@
 //! Clusters become upstreams.
 
 use crate::plan::PlannedUpstream;
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::Node;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
-pub(crate) use super::used::Use;
+pub(crate) use super::used::ClusterUse;
 use super::{
     EnvoyImport, resources, subsets, tls,
     upstream::{balance, breaker, health, outlier, pool},
@@ -13,15 +13,15 @@ use super::{
 };
 
 /// The name of a cluster's upstream; the upstream is made at the end. A cluster for both HTTP and opaque bytes becomes two upstreams.
-pub(crate) fn used(cluster: &str, used: Use, cx: &mut EnvoyImport) -> String {
+pub(crate) fn used(cluster: &str, used: ClusterUse, cx: &mut EnvoyImport) -> String {
     if let Some((_, _, name)) = cx.uses.iter().find(|(known, other, _)| known == cluster && *other == used) {
         return name.clone();
     }
     let other = cx.uses.iter().any(|(known, ..)| known == cluster);
     let name = match (other, used) {
         (false, _) => cx.names.of(cluster),
-        (true, Use::Tcp) => cx.names.of(&format!("{cluster}-tcp")),
-        (true, Use::Http) => cx.names.of(&format!("{cluster}-http")),
+        (true, ClusterUse::Tcp) => cx.names.of(&format!("{cluster}-tcp")),
+        (true, ClusterUse::Http) => cx.names.of(&format!("{cluster}-http")),
     };
     cx.uses.push((cluster.to_owned(), used, name.clone()));
     name
@@ -110,32 +110,32 @@ const KNOWN: &[&str] = &[
     "tls_certificate_sds_secret_configs",
 ];
 
-const REMARKS: &[(&str, Weight, &str)] = &[
-    ("track_timeout_budgets", Weight::Soft, "budgets of time are not counted."),
-    ("track_cluster_stats", Weight::Soft, "sizes are not counted."),
-    ("lrs_server", Weight::Soft, "load is not reported to a control plane."),
-    ("upstream_config", Weight::Soft, "custom pools are absent."),
+const REMARKS: &[(&str, Impact, &str)] = &[
+    ("track_timeout_budgets", Impact::Soft, "budgets of time are not counted."),
+    ("track_cluster_stats", Impact::Soft, "sizes are not counted."),
+    ("lrs_server", Impact::Soft, "load is not reported to a control plane."),
+    ("upstream_config", Impact::Soft, "custom pools are absent."),
 ];
 
-fn fill(node: &Node, used: Use, out: &mut PlannedUpstream, cx: &mut EnvoyImport) {
+fn fill(node: &Node, used: ClusterUse, out: &mut PlannedUpstream, cx: &mut EnvoyImport) {
     let mut remarks = std::mem::take(&mut out.remarks);
     remarks.rest(node, "the cluster", KNOWN, REMARKS);
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     let options = http_options(node);
     let h2 = speaks_h2(node, &options);
     let verified = tls::upstream(node, &mut keys, &mut remarks, cx);
     let secure = verified.is_some();
     let scheme = match (used, secure, h2) {
-        (Use::Tcp, false, _) => "tcp",
-        (Use::Tcp, true, _) => "tls",
+        (ClusterUse::Tcp, false, _) => "tcp",
+        (ClusterUse::Tcp, true, _) => "tls",
         (_, true, _) => "https",
         (_, false, true) => "h2c",
         (_, false, false) => "http",
     };
     let address = destination(node, scheme, verified, &out.name, &mut remarks, cx);
-    let mut own = Map::default();
+    let mut own = YamlMap::default();
     own.set("address", address);
-    if used != Use::Tcp {
+    if used != ClusterUse::Tcp {
         own.set("host", "preserve");
         match (secure, h2, auto(&options)) {
             (true, false, false) => own.set("protocol", "http1"),
@@ -155,7 +155,7 @@ fn fill(node: &Node, used: Use, out: &mut PlannedUpstream, cx: &mut EnvoyImport)
         own.set("on_unhealthy", "close");
     }
     balance(node, &out.name, &mut own, &mut remarks, cx);
-    pool(node, &options, used != Use::Tcp, &mut own, &mut remarks);
+    pool(node, &options, used != ClusterUse::Tcp, &mut own, &mut remarks);
     breaker(node, &mut own, &mut remarks);
     outlier(node, &mut own, &mut remarks);
     health(node, used, &mut own, &mut remarks);
@@ -282,7 +282,7 @@ fn speaks_h2(node: &Node, options: &Node) -> bool {
 
 /// The addresses of a cluster, in its config or in files of endpoints.
 fn addresses(node: &Node, scheme: &str, remarks: &mut Remarks, cx: &EnvoyImport) -> Option<ConfigValue> {
-    let mut found: Vec<(String, Map)> = Vec::new();
+    let mut found: Vec<(String, YamlMap)> = Vec::new();
     let split = subsets::is_split(node);
     let assignment = assignment(node, cx);
     for locality in assignment.iter().flat_map(|assignment| assignment.list("endpoints")) {
@@ -304,7 +304,7 @@ fn addresses(node: &Node, scheme: &str, remarks: &mut Remarks, cx: &EnvoyImport)
     }
     // v2.
     for host in node.list("hosts") {
-        found.extend(address(host, scheme).map(|address| (address, Map::default())));
+        found.extend(address(host, scheme).map(|address| (address, YamlMap::default())));
     }
     if assignment.is_some_and(|assignment| assignment.down(&["policy"]).get("drop_overloads").is_some()) {
         remarks.point(
@@ -342,8 +342,8 @@ struct OfLocality<'n> {
 
 impl OfLocality<'_> {
     /// The address of an endpoint, with its keys; `None` where it is left out.
-    fn endpoint(&self, endpoint: &Node, scheme: &str, remarks: &mut Remarks) -> Option<(String, Map)> {
-        let mut map = Map::default();
+    fn endpoint(&self, endpoint: &Node, scheme: &str, remarks: &mut Remarks) -> Option<(String, YamlMap)> {
+        let mut map = YamlMap::default();
         let inner = endpoint.down(&["endpoint"]);
         if matches!(
             endpoint.str("health_status"),
@@ -375,7 +375,7 @@ impl OfLocality<'_> {
 }
 
 /// The value of `address`: one address alone, or a list.
-fn listed(found: Vec<(String, Map)>) -> Option<ConfigValue> {
+fn listed(found: Vec<(String, YamlMap)>) -> Option<ConfigValue> {
     let mut items: Vec<ConfigValue> = Vec::new();
     for (address, mut map) in found {
         if map.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::remark::Remarks;
 use crate::tree::{FileLine, Node};
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 /// The changes of one header.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ impl MergedEdits {
     }
 
     /// Adds the changes after those that a route has already.
-    pub(crate) fn behind(&self, route: &mut Map, way: &str) {
+    pub(crate) fn behind(&self, route: &mut YamlMap, way: &str) {
         if self.0.is_empty() {
             return;
         }
@@ -171,8 +171,8 @@ impl MergedEdits {
     }
 
     /// `set`, `add` and `remove`.
-    pub(crate) fn keys(&self) -> Map {
-        let (mut set, mut add, mut remove) = (Map::default(), Map::default(), Vec::new());
+    pub(crate) fn keys(&self) -> YamlMap {
+        let (mut set, mut add, mut remove) = (YamlMap::default(), YamlMap::default(), Vec::new());
         for edit in &self.0 {
             if let Some(value) = &edit.set {
                 set.set(&edit.name, value.clone());
@@ -185,7 +185,7 @@ impl MergedEdits {
                 add.set(&edit.name, edit.add.join(", "));
             }
         }
-        let mut keys = Map::default();
+        let mut keys = YamlMap::default();
         if !set.is_empty() {
             keys.set("set", set);
         }

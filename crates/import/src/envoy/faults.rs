@@ -5,7 +5,7 @@ use crate::path::PlannedPath;
 use crate::plan::{PlannedRule, RuleConditions};
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::{matcher, words};
 
@@ -60,13 +60,13 @@ fn condition(config: &Node) -> Option<RuleConditions> {
 }
 
 /// `fault` in attache's keys. `None` if nothing is injected.
-fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
-    let mut map = Map::default();
+fn fault(config: &Node, remarks: &mut Remarks) -> Option<YamlMap> {
+    let mut map = YamlMap::default();
     let share = |node: &Node| words::percent(node.get("percentage").and_then(words::share).unwrap_or(0.0));
     if let Some(delay) = config.get("delay") {
         match delay.get("fixed_delay").and_then(words::seconds) {
             Some(time) => {
-                let mut own = Map::default();
+                let mut own = YamlMap::default();
                 own.set("time", words::duration(time));
                 own.set("share", share(delay));
                 map.set("delay", own);
@@ -77,7 +77,7 @@ fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     if let Some(abort) = config.get("abort") {
         match abort.number("http_status") {
             Some(status) => {
-                let mut own = Map::default();
+                let mut own = YamlMap::default();
                 own.set("status", status as u64);
                 own.set("share", share(abort));
                 map.set("abort", own);

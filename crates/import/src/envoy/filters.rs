@@ -2,7 +2,7 @@
 
 use crate::gate::Gate;
 use crate::plan::{self, PlannedRule, RuleConditions};
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::Node;
 use crate::value::ConfigValue;
 
@@ -15,7 +15,7 @@ use super::{
 };
 
 /// What a filter does for the rules behind it.
-pub(crate) enum Effect {
+pub(crate) enum FilterEffect {
     /// Decides who passes.
     Gate(Gate),
     /// Verifies tokens.
@@ -41,86 +41,86 @@ pub(crate) struct Filter {
     pub(crate) name: String,
     pub(crate) kind: String,
     pub(crate) disabled: bool,
-    pub(crate) effect: Effect,
+    pub(crate) effect: FilterEffect,
 }
 
 impl Filter {
     /// A filter that refuses every request.
     pub(crate) fn closed(kind: &str, at: &crate::tree::FileLine, why: &str) -> Self {
-        let effect = Effect::Gate(Gate::closed(at, why));
+        let effect = FilterEffect::Gate(Gate::closed(at, why));
         Self { name: kind.to_owned(), kind: kind.to_owned(), disabled: false, effect }
     }
 }
 
 /// Filters that attache lacks, with the effect of the loss.
-const SOFT: &[(&str, Weight, &str)] = &[
-    ("decompressor", Weight::Soft, "bodies are not decompressed on the way; the application does it."),
+const SOFT: &[(&str, Impact, &str)] = &[
+    ("decompressor", Impact::Soft, "bodies are not decompressed on the way; the application does it."),
     (
         "grpc_stats",
-        Weight::Soft,
+        Impact::Soft,
         "gRPC is counted by `attache_requests_total`, without a series for each method.",
     ),
     (
         "grpc_http1_reverse_bridge",
-        Weight::Point,
+        Impact::Point,
         "gRPC is not turned into HTTP/1.1: the upstream must speak gRPC.",
     ),
-    ("grpc_http1_bridge", Weight::Point, "HTTP/1.1 is not turned into gRPC: the client must speak gRPC."),
+    ("grpc_http1_bridge", Impact::Point, "HTTP/1.1 is not turned into gRPC: the client must speak gRPC."),
     (
         "grpc_json_transcoder",
-        Weight::Point,
+        Impact::Point,
         "JSON is not turned into gRPC: what was called by HTTP paths goes to the upstream as it is.",
     ),
-    ("grpc_field_extraction", Weight::Soft, "fields of gRPC messages are not extracted."),
-    ("proto_message_extraction", Weight::Soft, "fields of messages are not extracted."),
-    ("file_system_buffer", Weight::Soft, "whole bodies are not buffered; they stream."),
-    ("cache", Weight::Soft, "answers are not cached: every request goes to the upstream."),
-    ("tap", Weight::Soft, "`attache tap` follows requests as they end."),
-    ("on_demand", Weight::Soft, "nothing is discovered on demand."),
+    ("grpc_field_extraction", Impact::Soft, "fields of gRPC messages are not extracted."),
+    ("proto_message_extraction", Impact::Soft, "fields of messages are not extracted."),
+    ("file_system_buffer", Impact::Soft, "whole bodies are not buffered; they stream."),
+    ("cache", Impact::Soft, "answers are not cached: every request goes to the upstream."),
+    ("tap", Impact::Soft, "`attache tap` follows requests as they end."),
+    ("on_demand", Impact::Soft, "nothing is discovered on demand."),
     (
         "original_src",
-        Weight::Soft,
+        Impact::Soft,
         "the client's own address can't be the source of calls; it is in `X-Forwarded-For`.",
     ),
     (
         "set_metadata",
-        Weight::Soft,
+        Impact::Soft,
         "attache has no metadata; if a later filter reads it, a comment there reports this.",
     ),
     (
         "set_filter_state",
-        Weight::Soft,
+        Impact::Soft,
         "attache has no filter state; if a later filter reads it, a comment there reports this.",
     ),
-    ("payload_to_metadata", Weight::Soft, "metadata is absent."),
-    ("json_to_metadata", Weight::Soft, "metadata is absent."),
-    ("bandwidth_limit", Weight::Soft, "bandwidth is not limited."),
+    ("payload_to_metadata", Impact::Soft, "metadata is absent."),
+    ("json_to_metadata", Impact::Soft, "metadata is absent."),
+    ("bandwidth_limit", Impact::Soft, "bandwidth is not limited."),
     (
         "admission_control",
-        Weight::Soft,
+        Impact::Soft,
         "`circuit_breaker: { failures: {} }` or `adaptive_concurrency: {}` on the upstream sheds load.",
     ),
     (
         "custom_response",
-        Weight::Point,
+        Impact::Point,
         "attache doesn't replace responses of the upstream; the client gets them.",
     ),
-    ("dynamo", Weight::Soft, "DynamoDB's statistics are absent."),
-    ("alternate_protocols_cache", Weight::Soft, "attache has no HTTP/3."),
-    ("connect_grpc_bridge", Weight::Point, "Connect is not turned into gRPC."),
-    ("istio_stats", Weight::Soft, "Istio's series are absent; attache has `attache_requests_total`."),
-    ("stats", Weight::Soft, "the mesh's series are absent; attache has `attache_requests_total`."),
+    ("dynamo", Impact::Soft, "DynamoDB's statistics are absent."),
+    ("alternate_protocols_cache", Impact::Soft, "attache has no HTTP/3."),
+    ("connect_grpc_bridge", Impact::Point, "Connect is not turned into gRPC."),
+    ("istio_stats", Impact::Soft, "Istio's series are absent; attache has `attache_requests_total`."),
+    ("stats", Impact::Soft, "the mesh's series are absent; attache has `attache_requests_total`."),
     (
         "peer_metadata",
-        Weight::Soft,
+        Impact::Soft,
         "metadata of peers is not exchanged; the identity is that of the certificate.",
     ),
     (
         "metadata_exchange",
-        Weight::Soft,
+        Impact::Soft,
         "metadata of peers is not exchanged; the identity is that of the certificate.",
     ),
-    ("alpn", Weight::Note, "attache chooses ALPN by the upstream's protocol."),
+    ("alpn", Impact::Note, "attache chooses ALPN by the upstream's protocol."),
 ];
 
 const ROUTER_KNOWN: &[&str] = &[
@@ -132,15 +132,15 @@ const ROUTER_KNOWN: &[&str] = &[
     "suppress_envoy_headers",
 ];
 
-const ROUTER_REMARKS: &[(&str, Weight, &str)] = &[
+const ROUTER_REMARKS: &[(&str, Impact, &str)] = &[
     (
         "upstream_log",
-        Weight::Soft,
+        Impact::Soft,
         "attache has no log of attempts; the access log has the field `attempts`.",
     ),
     (
         "upstream_http_filters",
-        Weight::Point,
+        Impact::Point,
         "filters of the cluster are left out; if one of them may refuse requests, the routes are refused.",
     ),
 ];
@@ -161,42 +161,45 @@ pub(crate) fn filter(
         "router" => {
             remarks.rest(config, "the router", ROUTER_KNOWN, ROUTER_REMARKS);
             let guard = deciding(config.list("upstream_http_filters"))?;
-            Effect::Gate(Gate::closed(
+            FilterEffect::Gate(Gate::closed(
                 &guard.at,
                 "a filter of the cluster may refuse or change requests. Find out what it does; then replace the refusal.",
             ))
         }
-        "dynamic_forward_proxy" => Effect::Nothing,
+        "dynamic_forward_proxy" => FilterEffect::Nothing,
         "health_check" => {
             health_check(config, front, remarks);
-            Effect::Nothing
+            FilterEffect::Nothing
         }
-        "fault" => Effect::Fault(Box::new(config.clone())),
+        "fault" => FilterEffect::Fault(Box::new(config.clone())),
         "local_ratelimit" => limits::local_limit(config, remarks)
-            .map_or(Effect::Nothing, |map| Effect::Key("rate_limit", map.into())),
+            .map_or(FilterEffect::Nothing, |map| FilterEffect::Key("rate_limit", map.into())),
         "stateful_session" => sessions::stateful(config, remarks)
-            .map_or(Effect::Nothing, |map| Effect::Key("session_cookie", map.into())),
-        "cors" => Effect::Cors,
-        "buffer" => largest(config, remarks).map_or(Effect::Nothing, |size| Effect::Key("body_size", size)),
-        "grpc_web" => Effect::Key("grpc_web", true.into()),
+            .map_or(FilterEffect::Nothing, |map| FilterEffect::Key("session_cookie", map.into())),
+        "cors" => FilterEffect::Cors,
+        "buffer" => largest(config, remarks)
+            .map_or(FilterEffect::Nothing, |size| FilterEffect::Key("body_size", size)),
+        "grpc_web" => FilterEffect::Key("grpc_web", true.into()),
         "compressor" | "gzip" => browsers::compressor(config, remarks)
-            .map_or(Effect::Nothing, |map| Effect::Key("compression", map.into())),
+            .map_or(FilterEffect::Nothing, |map| FilterEffect::Key("compression", map.into())),
         // A disabled filter is read too, since a route may enable it.
-        "ext_authz" => Effect::Authorizer(authorizers::gate(config, node, remarks, cx)),
+        "ext_authz" => FilterEffect::Authorizer(authorizers::gate(config, node, remarks, cx)),
         "jwt_authn" => {
             let tokens = tokens::read(config, &node.at, remarks, cx);
             let gate = tokens.gate(remarks, cx);
-            Effect::Tokens(Box::new(tokens), gate)
+            FilterEffect::Tokens(Box::new(tokens), gate)
         }
-        "rbac" => rbac::http(config, &node.at, clients, remarks).map_or(Effect::Nothing, Effect::Gate),
-        "ratelimit" => Effect::Global(Box::new(config.clone())),
-        "header_mutation" => Effect::Headers(Box::new(config.clone())),
+        "rbac" => {
+            rbac::http(config, &node.at, clients, remarks).map_or(FilterEffect::Nothing, FilterEffect::Gate)
+        }
+        "ratelimit" => FilterEffect::Global(Box::new(config.clone())),
+        "header_mutation" => FilterEffect::Headers(Box::new(config.clone())),
         "header_to_metadata" => {
             node.skip();
             remarks.soft(&node.at, "filter `header_to_metadata`: attache has no metadata. If routes choose a subset by it, match the header in a route.");
-            Effect::Headers(Box::new(changes::removals(config)))
+            FilterEffect::Headers(Box::new(changes::removals(config)))
         }
-        "set_filter_state" if changes::decides(config) => Effect::Gate(Gate::closed(
+        "set_filter_state" if changes::decides(config) => FilterEffect::Gate(Gate::closed(
             &node.at,
             "filter state chose the destination of these requests. Write a route for each destination; then replace the refusal.",
         )),
@@ -205,27 +208,27 @@ pub(crate) fn filter(
                 &node.at,
                 "adaptive concurrency is a key of upstreams here: `adaptive_concurrency: {}`.",
             );
-            Effect::Nothing
+            FilterEffect::Nothing
         }
         kind => guards::closed(kind, node)
-            .map_or_else(|| without_config(kind, node, disabled, remarks), Effect::Gate),
+            .map_or_else(|| without_config(kind, node, disabled, remarks), FilterEffect::Gate),
     };
     Some(Filter { name, kind, disabled, effect })
 }
 
 /// A filter that attache lacks: it only counted or tuned, or it isn't known.
-fn without_config(kind: &str, node: &Node, disabled: bool, remarks: &mut Remarks) -> Effect {
+fn without_config(kind: &str, node: &Node, disabled: bool, remarks: &mut Remarks) -> FilterEffect {
     match SOFT.iter().find(|(name, ..)| *name == kind) {
         Some(_) if disabled => {
             node.skip();
-            Effect::Nothing
+            FilterEffect::Nothing
         }
         Some((name, weight, text)) => {
             node.skip();
             remarks.say(*weight, &node.at, format!("filter `{name}`: {text}"));
-            Effect::Nothing
+            FilterEffect::Nothing
         }
-        None => Effect::Gate(Gate::closed(
+        None => FilterEffect::Gate(Gate::closed(
             &node.at,
             format!(
                 "this import doesn't know the HTTP filter `{kind}`, which may refuse requests. Find out what it does; then replace the refusal."
@@ -297,7 +300,7 @@ fn exact_path(header: &Node) -> Option<&str> {
 /// Sets `to` of a route or TCP proxy. False if it names an unknown cluster.
 pub(crate) fn targets(
     config: &Node,
-    used: cluster::Use,
+    used: cluster::ClusterUse,
     rule: &mut PlannedRule,
     cx: &mut EnvoyImport,
 ) -> bool {

@@ -2,9 +2,9 @@
 
 use crate::path::PlannedPath;
 use crate::plan::PlannedRule;
-use crate::remark::Weight;
+use crate::remark::Impact;
 use crate::tree::Node;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::{EnvoyImport, by_header, cluster, filters, options, sessions, subsets, words};
 
@@ -43,18 +43,18 @@ const ACTION_KNOWN: &[&str] = &[
     "flush_timeout",
 ];
 
-const ACTION_TOLD: &[(&str, Weight, &str)] = &[
+const ACTION_TOLD: &[(&str, Impact, &str)] = &[
     (
         "internal_redirect_policy",
-        Weight::Point,
+        Impact::Point,
         "attache passes redirects of the upstream to the client, and doesn't follow them.",
     ),
     (
         "internal_redirect_action",
-        Weight::Point,
+        Impact::Point,
         "attache passes redirects of the upstream to the client, and doesn't follow them.",
     ),
-    ("early_data_policy", Weight::Soft, "attache never accepts early data of TLS."),
+    ("early_data_policy", Impact::Soft, "attache never accepts early data of TLS."),
 ];
 
 pub(super) fn forward(
@@ -135,7 +135,7 @@ fn destination(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) -> O
         }
         None => {
             let action = subsets::chosen(action, rule, cx)?;
-            if !filters::targets(&action, cluster::Use::Http, rule, cx) {
+            if !filters::targets(&action, cluster::ClusterUse::Http, rule, cx) {
                 rule.refuse(&action.at, "this route is refused, because its cluster is not in the given files. Give the file with the cluster as a further argument of the import.");
                 return None;
             }
@@ -188,7 +188,7 @@ fn upstream_guard(rule: &PlannedRule, cx: &EnvoyImport) -> Option<crate::tree::F
 
 fn rewrite(action: &Node, matcher: &Node, rule: &mut PlannedRule, replaced: &mut Vec<PlannedRule>) {
     let host = action.str("host_rewrite_literal").or_else(|| action.str("host_rewrite"));
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     match host {
         Some(host) => keys.set("host", host.to_ascii_lowercase()),
         None if action.is("auto_host_rewrite") => keys.set("host", "upstream"),
@@ -311,7 +311,7 @@ pub(super) fn substitution(pattern: &str, to: &str, path: &PlannedPath) -> Optio
 }
 
 fn mirror(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) {
-    let mut mirrors = Map::default();
+    let mut mirrors = YamlMap::default();
     for policy in action.list("request_mirror_policies").iter().chain(action.get("request_mirror_policy")) {
         let Some(name) = policy.str("cluster") else {
             rule.remarks.soft(
@@ -328,7 +328,7 @@ fn mirror(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) {
             continue;
         }
         let share = policy.get("runtime_fraction").and_then(words::share).unwrap_or(1.0);
-        let own = cluster::used(name, cluster::Use::Http, cx);
+        let own = cluster::used(name, cluster::ClusterUse::Http, cx);
         mirrors.set(&own, words::percent(share));
     }
     if !mirrors.is_empty() {
@@ -348,17 +348,17 @@ const RETRY_KNOWN: &[&str] = &[
     "host_selection_retry_max_attempts",
 ];
 
-const RETRY_REMARKS: &[(&str, Weight, &str)] = &[
-    ("retry_priority", Weight::Soft, "attache sends a retry to another endpoint of the same priority."),
-    ("retry_options_predicates", Weight::Soft, "attache has no options for single retries."),
+const RETRY_REMARKS: &[(&str, Impact, &str)] = &[
+    ("retry_priority", Impact::Soft, "attache sends a retry to another endpoint of the same priority."),
+    ("retry_options_predicates", Impact::Soft, "attache has no options for single retries."),
     (
         "rate_limited_retry_back_off",
-        Weight::Soft,
+        Impact::Soft,
         "attache doesn't use `Retry-After` of a response for the wait.",
     ),
     (
         "retriable_request_headers",
-        Weight::Soft,
+        Impact::Soft,
         "headers of the request don't decide whether attache retries it: match them in a route.",
     ),
 ];
@@ -366,7 +366,7 @@ const RETRY_REMARKS: &[(&str, Weight, &str)] = &[
 fn retry(policy: &Node, rule: &mut PlannedRule) {
     rule.remarks.rest(policy, "the retry policy", RETRY_KNOWN, RETRY_REMARKS);
     let on = retry_conditions(policy, rule);
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     let attempts = policy.number("num_retries").unwrap_or(1.0) as u64;
     if on.is_empty() || attempts == 0 {
         rule.keys.set("retry", "off");

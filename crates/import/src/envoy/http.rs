@@ -1,7 +1,7 @@
 //! The HTTP connection manager: its filters and its virtual hosts.
 
 use crate::plan::{FilterChain, PlannedListener, PlannedRule, VirtualHost};
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::Node;
 use crate::value::ConfigValue;
 
@@ -63,28 +63,28 @@ const KNOWN: &[&str] = &[
     "add_proxy_protocol_connection_state",
 ];
 
-const REMARKS: &[(&str, Weight, &str)] = &[
-    ("server_name", Weight::Note, "the header `server` of answers is the application's own."),
-    ("add_user_agent", Weight::Soft, "no `user-agent` is added."),
+const REMARKS: &[(&str, Impact, &str)] = &[
+    ("server_name", Impact::Note, "the header `server` of answers is the application's own."),
+    ("add_user_agent", Impact::Soft, "no `user-agent` is added."),
     (
         "request_timeout",
-        Weight::Soft,
+        Impact::Soft,
         "attache has no timeout for the request alone; the route's `timeout` limits request and response together.",
     ),
     (
         "always_set_request_id_in_response",
-        Weight::Soft,
+        Impact::Soft,
         "attache doesn't add the request id to responses; to do it, write `headers: { response: { set: { x-request-id: \"%{request.id}\" } } }`.",
     ),
     (
         "original_ip_detection_extensions",
-        Weight::Soft,
+        Impact::Soft,
         "attache takes the client's address from the connection or the PROXY protocol, and not from a header.",
     ),
-    ("path_normalization_options", Weight::Soft, "`http.path` normalises paths."),
+    ("path_normalization_options", Impact::Soft, "`http.path` normalises paths."),
     (
         "typed_header_validation_config",
-        Weight::Soft,
+        Impact::Soft,
         "headers are validated by attache's own rules (docs/http.md).",
     ),
 ];
@@ -106,9 +106,9 @@ const ROUTES_KNOWN: &[&str] = &[
     "request_mirror_policies",
 ];
 
-const ROUTES_REMARKS: &[(&str, Weight, &str)] = &[
-    ("vhds", Weight::Point, "virtual hosts are not discovered."),
-    ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
+const ROUTES_REMARKS: &[(&str, Impact, &str)] = &[
+    ("vhds", Impact::Point, "virtual hosts are not discovered."),
+    ("cluster_specifier_plugins", Impact::Point, "plug-ins that choose a cluster are absent."),
 ];
 
 pub(crate) fn manager(
@@ -196,7 +196,7 @@ fn filter_list(
         for rule in answers {
             front.extend(applied::apply(rule, &list, &[], &known, cx));
         }
-        if found.as_ref().is_some_and(|filter| matches!(filter.effect, filters::Effect::Tokens(..))) {
+        if found.as_ref().is_some_and(|filter| matches!(filter.effect, filters::FilterEffect::Tokens(..))) {
             known = clients.clone();
         }
         list.extend(found);
@@ -369,7 +369,8 @@ fn not_said(routes: &Node, shape: &route::RouteContext<'_>, chain: &mut FilterCh
 
 /// Reports that each route has its own bucket; in Envoy all routes share the filter's bucket.
 fn shared_limit(filters: &[filters::Filter], config: &Node, chain: &mut FilterChain) {
-    let limited = filters.iter().any(|filter| matches!(filter.effect, filters::Effect::Key("rate_limit", _)));
+    let limited =
+        filters.iter().any(|filter| matches!(filter.effect, filters::FilterEffect::Key("rate_limit", _)));
     let routes = chain
         .sites
         .iter()

@@ -1,9 +1,9 @@
 //! Fields of Envoy's messages that say nothing about what a request meets, or only something soft.
 
-use crate::remark::Weight::Soft;
+use crate::remark::Impact::Soft;
 use crate::unread::{
     IdleKeys,
-    Meaning::{Entries, Lost, Nothing},
+    UnreadConsequence::{Entries, Lost, Nothing},
 };
 
 /// Keys whose content no importer reads. A key that is neither read nor in this list is reported as lost

@@ -1,14 +1,14 @@
 //! Rate limits of Envoy's filters.
 
 use crate::plan::PlannedRule;
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::Node;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{EnvoyImport, cluster, words};
 
 /// `rate_limit` of the filter, or of a route's settings for it. `None` if nothing is limited.
-pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<YamlMap> {
     let on = |key: &str| config.get(key).and_then(words::share).unwrap_or(0.0);
     if on("filter_enabled") <= 0.0 || on("filter_enforced") <= 0.0 {
         if config.get("token_bucket").is_some() {
@@ -34,17 +34,17 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
         &[
             (
                 "response_headers_to_add",
-                Weight::Soft,
+                Impact::Soft,
                 "responses to requests above the limit have attache's own headers.",
             ),
             (
                 "request_headers_to_add_when_not_enforced",
-                Weight::Soft,
+                Impact::Soft,
                 "no headers are added to requests beyond the limit.",
             ),
             (
                 "enable_x_ratelimit_headers",
-                Weight::Soft,
+                Impact::Soft,
                 "responses to requests above the limit have `ratelimit-*` headers.",
             ),
         ],
@@ -57,7 +57,7 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     }
     let most = bucket.number("max_tokens").unwrap_or(0.0) as u64;
     let fill = bucket.number("tokens_per_fill").unwrap_or(1.0) as u64;
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     map.set("requests", fill);
     map.set("per", words::duration(bucket.get("fill_interval").and_then(words::seconds).unwrap_or(1.0)));
     if most != fill {
@@ -124,7 +124,7 @@ pub(super) fn global(
                 lost = true;
                 continue;
             }
-            let mut map = Map::default();
+            let mut map = YamlMap::default();
             map.set("actions", ConfigValue::List(list.into_iter().flatten().collect()));
             descriptors.push(ConfigValue::Map(map));
         }
@@ -134,7 +134,7 @@ pub(super) fn global(
         if descriptors.is_empty() {
             continue;
         }
-        let mut map = Map::default();
+        let mut map = YamlMap::default();
         map.set("service", cx.names.of(service));
         let domain = own.and_then(|own| own.str("domain")).or_else(|| config.str("domain"));
         map.set("domain", domain.unwrap_or("default"));
@@ -144,13 +144,13 @@ pub(super) fn global(
         }
         map.set("descriptors", ConfigValue::List(descriptors));
         rule.keys.set("global_rate_limit", map);
-        cluster::used(service, cluster::Use::Http, cx);
+        cluster::used(service, cluster::ClusterUse::Http, cx);
     }
 }
 
 fn action(node: &Node) -> Option<ConfigValue> {
     let (key, config) = node.entries().first()?;
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     match crate::tree::snake(key).as_str() {
         "remote_address" => map.set("remote_address", true),
         "destination_cluster" => map.set("destination_cluster", true),

@@ -1,7 +1,7 @@
 //! A listener: its address, its listener filters, its chains.
 
 use crate::plan::{FilterChain, PlannedListener, PlannedRule};
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::Node;
 use crate::value::ConfigValue;
 
@@ -41,18 +41,18 @@ const KNOWN: &[&str] = &[
     "api_listener",
 ];
 
-const REMARKS: &[(&str, Weight, &str)] = &[
+const REMARKS: &[(&str, Impact, &str)] = &[
     (
         "traffic_direction",
-        Weight::Note,
+        Impact::Note,
         "attache has no traffic direction; the listener's name stands for it.",
     ),
     (
         "access_log",
-        Weight::Soft,
+        Impact::Soft,
         "the listener's access log is not carried over; `access_log: stdout` writes every request and connection.",
     ),
-    ("socket_options", Weight::Soft, "attache has no socket options; keepalive and TCP_NODELAY are on."),
+    ("socket_options", Impact::Soft, "attache has no socket options; keepalive and TCP_NODELAY are on."),
 ];
 
 pub(crate) fn listener(node: &Node, cx: &mut EnvoyImport) {

@@ -35,9 +35,9 @@ mod used;
 mod words;
 
 use crate::plan::{Plan, UniqueNames};
-use crate::remark::Weight;
+use crate::remark::Impact;
 use crate::tree::{Node, Unreadable};
-use crate::value::Map;
+use crate::value::YamlMap;
 use crate::{File, tree, unread};
 
 /// State that the parts of an import share.
@@ -50,7 +50,7 @@ pub(crate) struct EnvoyImport {
     /// Names of listeners; a listener and a cluster may have the same name.
     pub(crate) listeners: UniqueNames,
     /// What each cluster is used for, and the upstream that is made of it.
-    pub(crate) uses: Vec<(String, cluster::Use, String)>,
+    pub(crate) uses: Vec<(String, cluster::ClusterUse, String)>,
     /// The key of the consistent hash of an upstream, set by its routes.
     pub(crate) hashes: Vec<(String, String)>,
     /// Upstreams with a session cookie.
@@ -104,34 +104,34 @@ const KNOWN: &[&str] = &[
     "listener_manager",
 ];
 
-const REMARKS: &[(&str, Weight, &str)] = &[
+const REMARKS: &[(&str, Impact, &str)] = &[
     (
         "stats_sinks",
-        Weight::Soft,
+        Impact::Soft,
         "statistics are not pushed; Prometheus reads them at `/metrics` on port 15090.",
     ),
     (
         "overload_manager",
-        Weight::Soft,
+        Impact::Soft,
         "attache's own `overload` is on by default, by the container's memory limit; see docs/config.md.",
     ),
     (
         "layered_runtime",
-        Weight::Soft,
+        Impact::Soft,
         "values of the runtime without a `runtime_key` in the config are left out; attache has keys of the config instead.",
     ),
     (
         "runtime",
-        Weight::Soft,
+        Impact::Soft,
         "values of the runtime without a `runtime_key` in the config are left out; attache has keys of the config instead.",
     ),
     (
         "hds_config",
-        Weight::Soft,
+        Impact::Soft,
         "attache has no health discovery: it checks only the health of its own upstreams.",
     ),
-    ("rate_limit_service", Weight::Soft, "`global_rate_limit` of a route names its service."),
-    ("stats_flush_on_admin", Weight::Note, "attache's metrics are always current."),
+    ("rate_limit_service", Impact::Soft, "`global_rate_limit` of a route names its service."),
+    ("stats_flush_on_admin", Impact::Note, "attache's metrics are always current."),
 ];
 
 pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
@@ -267,7 +267,7 @@ fn admin(root: &Node, cx: &mut EnvoyImport) {
 }
 
 /// Sets a duration.
-pub(crate) fn duration(map: &mut Map, key: &str, node: Option<&Node>) {
+pub(crate) fn duration(map: &mut YamlMap, key: &str, node: Option<&Node>) {
     if let Some(time) = node.and_then(words::seconds) {
         map.set(key, words::duration(time));
     }

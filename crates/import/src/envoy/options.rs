@@ -3,7 +3,7 @@
 use crate::plan::PlannedListener;
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::words;
 
@@ -72,7 +72,7 @@ pub(super) fn options(config: &Node, out: &mut PlannedListener, remarks: &mut Re
 }
 
 /// `x-forwarded-for` and `x-forwarded-proto` of requests.
-fn forwarded(config: &Node, http: &mut Map, remarks: &mut Remarks) {
+fn forwarded(config: &Node, http: &mut YamlMap, remarks: &mut Remarks) {
     // Envoy adds the client's address only with `use_remote_address`.
     let remote = config.is("use_remote_address");
     let trusts = !remote || config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0);
@@ -86,7 +86,7 @@ fn forwarded(config: &Node, http: &mut Map, remarks: &mut Remarks) {
     }
 }
 
-fn underscores(common: &Node, http: &mut Map) {
+fn underscores(common: &Node, http: &mut YamlMap) {
     match common.str("headers_with_underscores_action") {
         Some("REJECT_REQUEST" | "1") => http.child("header_names").set("underscores", "reject"),
         Some("DROP_HEADER" | "2") => {
@@ -101,7 +101,7 @@ fn underscores(common: &Node, http: &mut Map) {
 }
 
 /// How long connections and heads may take.
-fn times(config: &Node, common: &Node, http: &mut Map) {
+fn times(config: &Node, common: &Node, http: &mut YamlMap) {
     if let Some(time) = common.get("idle_timeout").and_then(words::seconds).filter(|time| *time > 0.0) {
         http.set("idle_timeout", words::duration(time));
     }
@@ -117,8 +117,8 @@ fn times(config: &Node, common: &Node, http: &mut Map) {
     }
 }
 
-fn limits(config: &Node, common: &Node, remarks: &mut Remarks) -> Map {
-    let mut limits = Map::default();
+fn limits(config: &Node, common: &Node, remarks: &mut Remarks) -> YamlMap {
+    let mut limits = YamlMap::default();
     if let Some(size) = config.number("max_request_headers_kb") {
         limits.set("headers_size", format!("{}KiB", (size as u64).clamp(8, 16 * 1024)));
     }
@@ -144,8 +144,8 @@ fn limits(config: &Node, common: &Node, remarks: &mut Remarks) -> Map {
     limits
 }
 
-fn path(config: &Node, remarks: &mut Remarks) -> Map {
-    let mut path = Map::default();
+fn path(config: &Node, remarks: &mut Remarks) -> YamlMap {
+    let mut path = YamlMap::default();
     if config.is("merge_slashes") {
         path.set("merge_slashes", true);
     }
@@ -162,7 +162,7 @@ fn path(config: &Node, remarks: &mut Remarks) -> Map {
 }
 
 /// `X-Forwarded-Client-Cert`. `proven`: the listener terminates TLS.
-fn client_certificates(config: &Node, proven: bool, http: &mut Map, remarks: &mut Remarks) {
+fn client_certificates(config: &Node, proven: bool, http: &mut YamlMap, remarks: &mut Remarks) {
     if let Some(word) = config.str("forward_client_cert_details") {
         let word = match word {
             "0" => "sanitize".to_owned(),

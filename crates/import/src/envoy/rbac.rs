@@ -10,7 +10,7 @@ use crate::path::PlannedPath;
 use crate::plan::{PlannedListener, RuleConditions};
 use crate::remark::Remarks;
 use crate::tree::{FileLine, Node};
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::matcher;
 
@@ -465,7 +465,7 @@ pub(crate) fn network_filter(
     }
     let denies = action == "DENY" || action == "1";
     let said = if denies { access::deny(&policies) } else { access::allow(&policies) };
-    let mut shut = Map::default();
+    let mut shut = YamlMap::default();
     let keys = match said {
         AccessEffect::Open => return None,
         AccessEffect::Shut => {
@@ -476,7 +476,7 @@ pub(crate) fn network_filter(
     };
     let mut own = match listener.keys.get("authorization") {
         Some(crate::value::ConfigValue::Map(map)) => map.clone(),
-        _ => Map::default(),
+        _ => YamlMap::default(),
     };
     if !access::merge(&mut own, &keys) {
         return Some((at.clone(), "attache can't combine two RBAC filters that allow".to_owned()));

@@ -4,9 +4,9 @@ use crate::access::{self, AccessEffect};
 use crate::gate::{Gate, GateVerdict};
 use crate::path::PlannedPath;
 use crate::plan::{PlannedRule, VirtualHost};
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::Node;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{
     EnvoyImport, applied,
@@ -65,9 +65,9 @@ const SITE_KNOWN: &[&str] = &[
     "request_body_buffer_limit",
 ];
 
-const SITE_REMARKS: &[(&str, Weight, &str)] = &[
-    ("virtual_clusters", Weight::Soft, "virtual clusters are left out: they only collect statistics."),
-    ("matcher", Weight::Point, "this import doesn't read matcher trees of routes."),
+const SITE_REMARKS: &[(&str, Impact, &str)] = &[
+    ("virtual_clusters", Impact::Soft, "virtual clusters are left out: they only collect statistics."),
+    ("matcher", Impact::Point, "this import doesn't read matcher trees of routes."),
 ];
 
 pub(crate) fn site(node: &Node, shape: &RouteContext<'_>, cx: &mut EnvoyImport) -> VirtualHost {
@@ -92,7 +92,7 @@ pub(crate) fn site(node: &Node, shape: &RouteContext<'_>, cx: &mut EnvoyImport) 
 fn requires_tls(node: &Node) -> Option<PlannedRule> {
     let tls = node.str("require_tls").filter(|word| !matches!(*word, "NONE" | "0"))?;
     let mut rule = PlannedRule { at: node.at.clone(), ..PlannedRule::default() };
-    let mut redirect = Map::default();
+    let mut redirect = YamlMap::default();
     redirect.set("status", 301_u64);
     redirect.set("scheme", "https");
     rule.keys.set("redirect", redirect);
@@ -248,7 +248,7 @@ fn one(
         node,
         "the route",
         KNOWN,
-        &[("filter_action", Weight::Point, "attache has no filters that answer requests.")],
+        &[("filter_action", Impact::Point, "attache has no filters that answer requests.")],
     );
     let matcher = node.down(&["match"]);
     let untranslatable = match matcher::route(matcher) {
@@ -355,7 +355,7 @@ fn wider(matcher: &Node) -> PlannedPath {
 }
 
 fn redirected(node: &Node, rule: &mut PlannedRule) {
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     let status = match node.str("response_code").unwrap_or("MOVED_PERMANENTLY") {
         "FOUND" | "1" => 302_u64,
         "SEE_OTHER" | "2" => 303,
@@ -427,7 +427,7 @@ fn respond(node: &Node, rule: &mut PlannedRule) {
         rule.remarks.point(&other.at, "the body of this answer is left out: write its text as `body`.");
     }
     if let Some(file) = body.str("filename") {
-        let mut keys = Map::default();
+        let mut keys = YamlMap::default();
         keys.set("status", status);
         rule.remarks.soft(
             &node.at,
@@ -438,7 +438,7 @@ fn respond(node: &Node, rule: &mut PlannedRule) {
     }
     match body.str("inline_string") {
         Some(text) if !matches!(status, 204 | 304) && status >= 200 => {
-            let mut keys = Map::default();
+            let mut keys = YamlMap::default();
             keys.set("status", status);
             keys.set("body", text);
             rule.keys.set("respond", keys);
@@ -454,7 +454,7 @@ fn headers(node: &Node, host: &Node, shape: &RouteContext<'_>, rule: &mut Planne
         for level in [node, host, shape.config] {
             edits.level(level, way, &mut rule.remarks);
         }
-        if forwards || way == "response" && rule.remarks.heaviest() != Some(Weight::Point) {
+        if forwards || way == "response" && rule.remarks.heaviest() != Some(Impact::Point) {
             edits.behind(&mut rule.keys, way);
         }
     }
@@ -482,7 +482,7 @@ const FIXED: &[&str] = &[
     "content-length",
 ];
 
-fn drop_fixed(keys: &mut Map, at: &crate::tree::FileLine, remarks: &mut Remarks) {
+fn drop_fixed(keys: &mut YamlMap, at: &crate::tree::FileLine, remarks: &mut Remarks) {
     for (_, value) in &mut keys.0 {
         if let ConfigValue::Map(map) = value {
             map.0.retain(|(name, _)| {

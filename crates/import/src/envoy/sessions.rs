@@ -3,13 +3,13 @@
 use crate::remark::Remarks;
 use crate::secret;
 use crate::tree::Node;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::words;
 
 /// `session_cookie` for the filter's config or a route's. `None` if it keeps no sessions, or if it can't be carried
 /// over.
-pub(super) fn stateful(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+pub(super) fn stateful(config: &Node, remarks: &mut Remarks) -> Option<YamlMap> {
     let state = config.get("session_state")?;
     let inner = words::config(state);
     if !inner.str("@type").is_some_and(|url| url.ends_with("CookieBasedSessionState")) {
@@ -27,7 +27,7 @@ pub(super) fn stateful(config: &Node, remarks: &mut Remarks) -> Option<Map> {
 }
 
 /// A cookie that is set for clients that have none.
-pub(super) fn cookie(node: &Node, remarks: &mut Remarks) -> Option<Map> {
+pub(super) fn cookie(node: &Node, remarks: &mut Remarks) -> Option<YamlMap> {
     let mut map = secret::session(node.str("name")?)?;
     remarks.note(&node.at, secret::KEY_REMARK);
     map.put("path", node.str("path").filter(|path| *path != "/"));

@@ -8,7 +8,7 @@
 
 use crate::plan::PlannedRule;
 use crate::tree::Node;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::EnvoyImport;
 
@@ -46,8 +46,8 @@ fn scalar(node: &Node) -> Option<String> {
 }
 
 /// The labels of an endpoint.
-pub(super) fn labels(endpoint: &Node) -> Map {
-    let mut map = Map::default();
+pub(super) fn labels(endpoint: &Node) -> YamlMap {
+    let mut map = YamlMap::default();
     for (key, value) in metadata(endpoint.down(&["metadata"])).unwrap_or_default() {
         map.set(&key, value);
     }
@@ -168,7 +168,7 @@ pub(super) fn chosen(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport
             if others.iter().all(|other| other == first) && !matches!(first, SubsetChoice::Nobody) =>
         {
             if let SubsetChoice::Labels(labels, any) = first {
-                let mut subset = Map::default();
+                let mut subset = YamlMap::default();
                 subset.set("labels", mapping(labels));
                 if *any {
                     subset.set("fallback", "any");
@@ -185,8 +185,8 @@ pub(super) fn chosen(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport
     Some(out)
 }
 
-fn mapping(labels: &SubsetLabels) -> Map {
-    Map(labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect())
+fn mapping(labels: &SubsetLabels) -> YamlMap {
+    YamlMap(labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect())
 }
 
 fn one(

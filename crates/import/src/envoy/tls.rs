@@ -1,9 +1,9 @@
 //! TLS of listeners and clusters: certificates, roots, names and versions, from files, inline texts, or SDS files.
 
 use crate::plan::PlannedListener;
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::{FileLine, Node};
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{EnvoyImport, resources, words};
 
@@ -55,7 +55,7 @@ pub(crate) fn downstream(
         context,
         "TLS of the listener",
         LISTENER_KNOWN,
-        &[("ocsp_staple_policy", Weight::Soft, "give the response's file as `ocsp`.")],
+        &[("ocsp_staple_policy", Impact::Soft, "give the response's file as `ocsp`.")],
     );
     let mut tls = listener.keys.child("tls");
     if !certificates(chain, common, &mut tls, remarks, cx) {
@@ -71,7 +71,13 @@ pub(crate) fn downstream(
 }
 
 /// Adds the certificates of a chain to those of the listener. False where none is in a file that is here.
-fn certificates(chain: &Node, common: &Node, tls: &mut Map, remarks: &mut Remarks, cx: &EnvoyImport) -> bool {
+fn certificates(
+    chain: &Node,
+    common: &Node,
+    tls: &mut YamlMap,
+    remarks: &mut Remarks,
+    cx: &EnvoyImport,
+) -> bool {
     let mut pairs = pairs(common, remarks, cx);
     if pairs.is_empty() {
         remarks.point(&chain.at, "the import found no file with the certificate of this chain, so the chain is left out. Set `tls.certificate` and `tls.key`.");
@@ -82,17 +88,13 @@ fn certificates(chain: &Node, common: &Node, tls: &mut Map, remarks: &mut Remark
         tls.set("certificate", certificate);
         tls.set("key", key);
     }
-    let known =
-        |tls: &Map, certificate: &str| tls.get("certificate") == Some(&ConfigValue::from(certificate));
     let mut more = match tls.get("certificates") {
         Some(ConfigValue::List(list)) => list.clone(),
         _ => Vec::new(),
     };
+    pairs.retain(|(certificate, _)| tls.get("certificate") != Some(&ConfigValue::from(certificate.as_str())));
     for (certificate, key) in pairs {
-        if known(tls, &certificate) {
-            continue;
-        }
-        let mut map = Map::default();
+        let mut map = YamlMap::default();
         map.set("certificate", certificate);
         map.set("key", key);
         if !more.contains(&ConfigValue::Map(map.clone())) {
@@ -112,8 +114,8 @@ fn client_certificates(
     common: &Node,
     remarks: &mut Remarks,
     cx: &EnvoyImport,
-) -> Option<Map> {
-    let mut clients = Map::default();
+) -> Option<YamlMap> {
+    let mut clients = YamlMap::default();
     let Some(validation) = validation(common, cx) else {
         if common.get("validation_context_sds_secret_config").is_some() {
             remarks.point(&common.at, "the roots for clients' certificates come from a control plane: the chain is left out. Set `client_ca` to a file with them.");
@@ -163,7 +165,7 @@ const CLIENTS: &[&str] = &["client_ca", "client_ca_pem", "client_optional", "all
 /// A listener has one setting for clients' certificates, not one for each chain.
 fn listener_agrees(
     listener: &mut PlannedListener,
-    clients: &Map,
+    clients: &YamlMap,
     at: &FileLine,
     remarks: &mut Remarks,
 ) -> bool {
@@ -184,7 +186,7 @@ fn listener_agrees(
 }
 
 /// The verification of clients. False if it can't be carried over.
-fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bool {
+fn clients_of(validation: &Node, clients: &mut YamlMap, remarks: &mut Remarks) -> bool {
     if let Some((key, value)) = validation
         .entries()
         .iter()
@@ -246,7 +248,7 @@ const UNVERIFIED: &[(&str, &str)] = &[
     ("custom_validator_config", "an extension verified the certificate"),
 ];
 
-fn crls(validation: &Node, out: &mut Map, remarks: &mut Remarks) {
+fn crls(validation: &Node, out: &mut YamlMap, remarks: &mut Remarks) {
     if let Some(node) = validation.get("crl") {
         match source(Some(node), remarks) {
             Some(file) if !file.pem => out.set("crls", file.text),
@@ -305,7 +307,7 @@ const CLUSTER_KNOWN: &[&str] = &[
 /// TLS of an upstream. `None` if there is none; false if attache can't verify the peer as strictly as the original.
 pub(crate) fn upstream(
     cluster: &Node,
-    keys: &mut Map,
+    keys: &mut YamlMap,
     remarks: &mut Remarks,
     cx: &EnvoyImport,
 ) -> Option<bool> {
@@ -315,9 +317,9 @@ pub(crate) fn upstream(
         context,
         "TLS of the cluster",
         CLUSTER_KNOWN,
-        &[("enforce_rsa_key_usage", Weight::Soft, "rustls decides which key usages it accepts.")],
+        &[("enforce_rsa_key_usage", Impact::Soft, "rustls decides which key usages it accepts.")],
     );
-    let mut tls = Map::default();
+    let mut tls = YamlMap::default();
     if let Some(name) = context.str("sni") {
         tls.set("name", name);
     }
@@ -345,7 +347,7 @@ pub(crate) fn upstream(
 }
 
 /// The verification of an upstream: whether its roots are known, and whether it is as strict as the original.
-fn verification(validation: &Node, context: &Node, tls: &mut Map, remarks: &mut Remarks) -> (bool, bool) {
+fn verification(validation: &Node, context: &Node, tls: &mut YamlMap, remarks: &mut Remarks) -> (bool, bool) {
     let (mut believes, mut verified) = (false, true);
     for (key, why) in UNVERIFIED {
         if let Some(found) = validation.get(key).filter(|found| !found.is_empty()) {
@@ -392,7 +394,7 @@ fn verification(validation: &Node, context: &Node, tls: &mut Map, remarks: &mut 
     (believes, verified)
 }
 
-fn versions(common: &Node, tls: &mut Map, remarks: &mut Remarks) {
+fn versions(common: &Node, tls: &mut YamlMap, remarks: &mut Remarks) {
     let params = common.down(&["tls_params"]);
     match params.str("tls_minimum_protocol_version") {
         Some("TLSv1_3" | "4") => tls.set("min_version", "1.3"),

@@ -2,9 +2,9 @@
 
 use crate::access::{self, AccessEffect};
 use crate::gate::{Gate, GateVerdict};
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::{FileLine, Node};
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{EnvoyImport, cluster, matcher, words};
 
@@ -37,7 +37,7 @@ pub(crate) fn read(config: &Node, at: &FileLine, remarks: &mut Remarks, cx: &mut
         config,
         "`jwt_authn`",
         &["providers", "rules", "requirement_map", "bypass_cors_preflight", "filter_state_rules", "stat_prefix"],
-        &[("strip_failure_response", Weight::Soft, "the answer to a token that is not valid has only `error=\"invalid_token\"` in `WWW-Authenticate`.")],
+        &[("strip_failure_response", Impact::Soft, "the answer to a token that is not valid has only `error=\"invalid_token\"` in `WWW-Authenticate`.")],
     );
     if config.is("bypass_cors_preflight") {
         remarks.note(at, "preflights need no token where `cors` answers them; without `cors` they do.");
@@ -79,7 +79,7 @@ fn issuer(
     remarks: &mut Remarks,
     cx: &mut EnvoyImport,
 ) -> Result<String, String> {
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     for (key, value) in provider.entries() {
         let key = crate::tree::snake(key);
         if !value.is_empty() && !PROVIDER.contains(&key.as_str()) {
@@ -105,7 +105,7 @@ fn issuer(
     if from != ["header:authorization"] {
         map.set("from", from);
     }
-    let mut claims = Map::default();
+    let mut claims = YamlMap::default();
     for item in provider.list("claim_to_headers") {
         if let (Some(header), Some(claim)) = (item.str("header_name"), item.str("claim_name")) {
             claims.set(&header.to_ascii_lowercase(), claim);
@@ -145,8 +145,8 @@ fn issuer(
     Ok(free)
 }
 
-fn keys(name: &str, provider: &Node, cx: &mut EnvoyImport) -> Result<Map, String> {
-    let mut keys = Map::default();
+fn keys(name: &str, provider: &Node, cx: &mut EnvoyImport) -> Result<YamlMap, String> {
+    let mut keys = YamlMap::default();
     if let Some(local) = provider.get("local_jwks") {
         if let Some(file) = local.str("filename") {
             keys.set("file", file);
@@ -170,7 +170,7 @@ fn keys(name: &str, provider: &Node, cx: &mut EnvoyImport) -> Result<Map, String
     if cx.clusters.iter().all(|known| known.str("name") != Some(cluster)) {
         return Err(format!("the cluster `{cluster}` for the keys of `{name}` is not in this config"));
     }
-    keys.set("upstream", cluster::used(cluster, cluster::Use::Http, cx));
+    keys.set("upstream", cluster::used(cluster, cluster::ClusterUse::Http, cx));
     keys.set("path", path_of(url));
     super::duration(
         &mut keys,
@@ -316,12 +316,12 @@ impl Tokens {
                 "the original forwarded a request with an invalid token, without claims (`allow_missing_or_failed`); attache answers it with 401, and forwards requests without a token.",
             );
         }
-        let mut jwt = Map::default();
+        let mut jwt = YamlMap::default();
         jwt.set("issuers", asked.issuers);
         if asked.missing || asked.failed {
             jwt.set("required", false);
         }
-        let mut keys = Map::default();
+        let mut keys = YamlMap::default();
         keys.set("jwt", jwt);
         GateVerdict::With(keys)
     }

@@ -2,7 +2,7 @@
 
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{EnvoyImport, words};
 
@@ -43,9 +43,9 @@ pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut EnvoyImpo
 }
 
 /// Where spans go.
-fn sent(provider: &Node, cx: &mut EnvoyImport) -> Option<Map> {
+fn sent(provider: &Node, cx: &mut EnvoyImport) -> Option<YamlMap> {
     let config = words::config(provider);
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     let service = cx.service.clone();
     match words::extension(provider).as_str() {
         "zipkin" | "zipkin_config" => {

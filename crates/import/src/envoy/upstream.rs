@@ -1,9 +1,9 @@
 //! How a cluster of Envoy is balanced, pooled, limited and checked.
 
 use crate::tree::Node;
-use crate::value::Map;
+use crate::value::YamlMap;
 
-use super::{EnvoyImport, used::Use, words};
+use super::{EnvoyImport, used::ClusterUse, words};
 
 /// How endpoints are chosen, in small letters.
 pub(super) fn algorithm(node: &Node) -> String {
@@ -17,13 +17,13 @@ pub(super) fn algorithm(node: &Node) -> String {
 pub(super) fn balance(
     node: &Node,
     name: &str,
-    out: &mut Map,
+    out: &mut YamlMap,
     remarks: &mut crate::remark::Remarks,
     cx: &EnvoyImport,
 ) {
     let word = algorithm(node);
     let hash = cx.hashes.iter().find(|(upstream, _)| upstream == name).map(|(_, key)| key.clone());
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     match word.trim_end_matches("_lb") {
         "least_request" => {}
         "random" => map.set("algorithm", "random"),
@@ -71,10 +71,10 @@ pub(super) fn pool(
     node: &Node,
     options: &Node,
     http: bool,
-    out: &mut Map,
+    out: &mut YamlMap,
     remarks: &mut crate::remark::Remarks,
 ) {
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     let common = if options.has(&["common_http_protocol_options"]) {
         options.down(&["common_http_protocol_options"])
     } else {
@@ -130,8 +130,8 @@ pub(super) fn pool(
     }
 }
 
-pub(super) fn breaker(node: &Node, out: &mut Map, remarks: &mut crate::remark::Remarks) {
-    let mut map = Map::default();
+pub(super) fn breaker(node: &Node, out: &mut YamlMap, remarks: &mut crate::remark::Remarks) {
+    let mut map = YamlMap::default();
     for threshold in node.down(&["circuit_breakers"]).list("thresholds") {
         if threshold.str("priority").is_some_and(|word| word == "HIGH") {
             remarks.soft(
@@ -168,9 +168,9 @@ pub(super) fn breaker(node: &Node, out: &mut Map, remarks: &mut crate::remark::R
     }
 }
 
-pub(super) fn outlier(node: &Node, out: &mut Map, _remarks: &mut crate::remark::Remarks) {
+pub(super) fn outlier(node: &Node, out: &mut YamlMap, _remarks: &mut crate::remark::Remarks) {
     let Some(outlier) = node.get("outlier_detection") else { return };
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     if outlier.number("enforcing_consecutive_5xx") == Some(0.0) {
         map.set("consecutive_5xx", 0_u64);
     } else if let Some(count) = outlier.number("consecutive_5xx") {
@@ -200,18 +200,18 @@ pub(super) fn outlier(node: &Node, out: &mut Map, _remarks: &mut crate::remark::
     }
 }
 
-pub(super) fn health(node: &Node, used: Use, out: &mut Map, remarks: &mut crate::remark::Remarks) {
+pub(super) fn health(node: &Node, used: ClusterUse, out: &mut YamlMap, remarks: &mut crate::remark::Remarks) {
     let checks = node.list("health_checks");
     let Some(check) = checks.first() else { return };
     if checks.len() > 1 {
         remarks.soft(&checks[1].at, "an upstream has one health check: the others are left out.");
     }
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     let port = probed(node, remarks);
     // attache checks an upstream of opaque bytes by HTTP only on an explicit port.
     let asked = check.get("tcp_health_check").is_none();
-    let port = port.or_else(|| (used == Use::Tcp && asked).then(|| only_port(node)).flatten());
-    if used == Use::Tcp && asked && port.is_none() {
+    let port = port.or_else(|| (used == ClusterUse::Tcp && asked).then(|| only_port(node)).flatten());
+    if used == ClusterUse::Tcp && asked && port.is_none() {
         remarks.soft(&check.at, "the health check opens a TCP connection only: the endpoints have several ports, and a health check by HTTP needs one fixed port.");
         map.set("tcp", true);
     } else if let Some(http) = check.get("http_health_check") {
@@ -234,7 +234,7 @@ pub(super) fn health(node: &Node, used: Use, out: &mut Map, remarks: &mut crate:
         map.set("grpc", grpc.str("service_name").unwrap_or(""));
     } else if let Some(tcp) = check.get("tcp_health_check") {
         let hex = |node: &Node| node.str("text").map(|hex| format!("hex:{}", hex.to_ascii_lowercase()));
-        let mut own = Map::default();
+        let mut own = YamlMap::default();
         own.put("send", tcp.get("send").and_then(hex));
         let expected: Vec<String> = tcp.list("receive").iter().filter_map(hex).collect();
         if !expected.is_empty() {

@@ -2,7 +2,7 @@
 
 /// What a cluster is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum ClusterUse {
     /// HTTP.
     Http,
     /// Opaque bytes.

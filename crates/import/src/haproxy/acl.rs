@@ -9,13 +9,13 @@ use super::tokens::ConfigLine;
 
 /// One alternative: hosts and other conditions that must all hold, and alternatives that must not hold.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Term {
+pub(crate) struct AclAlternative {
     pub(crate) hosts: Vec<String>,
     pub(crate) when: RuleConditions,
-    pub(crate) not: Vec<Term>,
+    pub(crate) not: Vec<AclAlternative>,
 }
 
-impl Term {
+impl AclAlternative {
     fn any() -> Self {
         Self {
             when: RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() },
@@ -26,11 +26,11 @@ impl Term {
 
 /// The alternative that holds if both hold. `Some(None)`: never. `None`: it can't be expressed.
 #[allow(clippy::option_option)]
-pub(crate) fn both(a: &Term, b: &Term) -> Option<Option<Term>> {
+pub(crate) fn both(a: &AclAlternative, b: &AclAlternative) -> Option<Option<AclAlternative>> {
     let Some(when) = gate::both(&a.when, &b.when)? else { return Some(None) };
     let Some(hosts) = hosted::both(&a.hosts, &b.hosts) else { return Some(None) };
     let not = a.not.iter().chain(&b.not).cloned().collect();
-    Some(Some(Term { hosts, when, not }))
+    Some(Some(AclAlternative { hosts, when, not }))
 }
 
 /// Named ACLs of a section: each name with its lines.
@@ -43,20 +43,20 @@ pub(crate) struct Acls<'l> {
 
 impl Acls<'_> {
     /// The alternatives of `if …` or `unless …`. `None` if they can't be expressed.
-    pub(crate) fn condition(&self, words: &[String]) -> Option<Vec<Term>> {
+    pub(crate) fn condition(&self, words: &[String]) -> Option<Vec<AclAlternative>> {
         let (keyword, rest) = words.split_first()?;
         let terms = self.disjunction(rest)?;
         match keyword.as_str() {
             "if" => Some(terms),
-            "unless" => Some(vec![Term { not: terms, ..Term::any() }]),
+            "unless" => Some(vec![AclAlternative { not: terms, ..AclAlternative::any() }]),
             _ => None,
         }
     }
 
-    fn disjunction(&self, words: &[String]) -> Option<Vec<Term>> {
+    fn disjunction(&self, words: &[String]) -> Option<Vec<AclAlternative>> {
         let mut out = Vec::new();
         for part in words.split(|word| word == "||" || word == "or") {
-            let mut all = vec![Term::any()];
+            let mut all = vec![AclAlternative::any()];
             let mut rest = part;
             while let Some((first, behind)) = rest.split_first() {
                 let (negated, name) =
@@ -92,9 +92,9 @@ impl Acls<'_> {
         Some(out)
     }
 
-    fn named(&self, name: &str) -> Option<Vec<Term>> {
+    fn named(&self, name: &str) -> Option<Vec<AclAlternative>> {
         let always = match name {
-            "TRUE" | "HTTP" => Some(vec![Term::any()]),
+            "TRUE" | "HTTP" => Some(vec![AclAlternative::any()]),
             "FALSE" => Some(Vec::new()),
             "METH_GET" => Some(vec![methods(&["GET", "HEAD"])]),
             "METH_POST" => Some(vec![methods(&["POST"])]),
@@ -118,7 +118,7 @@ impl Acls<'_> {
     }
 
     /// A sample with flags and patterns: `path_beg -i /static /img`.
-    fn test(&self, words: &[String]) -> Option<Vec<Term>> {
+    fn test(&self, words: &[String]) -> Option<Vec<AclAlternative>> {
         // The line has an environment variable.
         if words.iter().any(|word| word.contains('\0')) {
             return None;
@@ -181,18 +181,18 @@ impl Acls<'_> {
             "hdr_cnt" | "req.hdr_cnt" => None,
             "url_param" | "urlp" => {
                 let pattern = value(matching, &patterns, folded)?;
-                let mut term = Term::any();
+                let mut term = AclAlternative::any();
                 term.when.query.push((argument.to_owned(), pattern));
                 Some(vec![term])
             }
-            "ssl_fc" => Some(if self.port == "443" { vec![Term::any()] } else { Vec::new() }),
-            "always_true" => Some(vec![Term::any()]),
+            "ssl_fc" => Some(if self.port == "443" { vec![AclAlternative::any()] } else { Vec::new() }),
+            "always_true" => Some(vec![AclAlternative::any()]),
             "always_false" => Some(Vec::new()),
             _ => None,
         }
     }
 
-    fn paths(&self, matching: &str, patterns: &[&str], folded: bool) -> Option<Vec<Term>> {
+    fn paths(&self, matching: &str, patterns: &[&str], folded: bool) -> Option<Vec<AclAlternative>> {
         let _ = self;
         let mut out = Vec::new();
         for pattern in patterns {
@@ -210,12 +210,15 @@ impl Acls<'_> {
                 _ => return None,
             };
             let path = if folded { PlannedPath::Regex(format!("(?i:{})", path.expression())) } else { path };
-            out.push(Term { when: RuleConditions { path, ..RuleConditions::default() }, ..Term::default() });
+            out.push(AclAlternative {
+                when: RuleConditions { path, ..RuleConditions::default() },
+                ..AclAlternative::default()
+            });
         }
         Some(out)
     }
 
-    fn hosts(&self, matching: &str, patterns: &[&str], bare: bool) -> Option<Vec<Term>> {
+    fn hosts(&self, matching: &str, patterns: &[&str], bare: bool) -> Option<Vec<AclAlternative>> {
         let mut hosts = Vec::new();
         let name = |text: &str| {
             !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
@@ -247,7 +250,7 @@ impl Acls<'_> {
                 _ => return None,
             }
         }
-        Some(vec![Term { hosts, ..Term::any() }])
+        Some(vec![AclAlternative { hosts, ..AclAlternative::any() }])
     }
 }
 
@@ -261,15 +264,21 @@ fn kind(name: &str) -> (&str, Option<&str>) {
     if name == "hdr_val" { ("hdr", Some("val")) } else { (name, None) }
 }
 
-fn methods(names: &[&str]) -> Term {
-    let mut term = Term::any();
+fn methods(names: &[&str]) -> AclAlternative {
+    let mut term = AclAlternative::any();
     term.when.methods = names.iter().map(|name| (*name).to_owned()).collect();
     term
 }
 
 /// A condition on a header. With `list`, each value between commas is compared by itself.
-fn header(name: &str, matching: &str, patterns: &[&str], folded: bool, list: bool) -> Option<Vec<Term>> {
-    let mut term = Term::any();
+fn header(
+    name: &str,
+    matching: &str,
+    patterns: &[&str],
+    folded: bool,
+    list: bool,
+) -> Option<Vec<AclAlternative>> {
+    let mut term = AclAlternative::any();
     let mut pattern = value(matching, patterns, folded)?;
     if list && matching != "found" {
         let inner = match pattern.strip_prefix('~') {

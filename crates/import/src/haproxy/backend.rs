@@ -3,7 +3,7 @@
 use crate::plan::PlannedUpstream;
 use crate::remark::Remarks;
 use crate::secret;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{
     HaproxyImport,
@@ -49,7 +49,7 @@ pub(crate) fn upstreams(cx: &mut HaproxyImport) {
 }
 
 /// Policies of a backend that attache has as keys of a route.
-pub(crate) fn policies(section: &ConfigSection, keys: &mut Map) {
+pub(crate) fn policies(section: &ConfigSection, keys: &mut YamlMap) {
     if let Some(line) = section.last("cookie").filter(|line| line.has("insert")) {
         keys.put("session_cookie", secret::session(line.word(1)));
     }
@@ -95,9 +95,9 @@ pub(crate) fn policies(section: &ConfigSection, keys: &mut Map) {
 struct Endpoints<'s> {
     servers: Vec<ServerLine<'s>>,
     /// The address of each, and its keys in the list of addresses.
-    addresses: Vec<(String, Map)>,
+    addresses: Vec<(String, YamlMap)>,
     /// The keys of `tls` that each asks for.
-    tls: Vec<Map>,
+    tls: Vec<YamlMap>,
     /// The sum of `maxconn`.
     max_connections: u64,
 }
@@ -117,7 +117,7 @@ fn fill(section: &ConfigSection, tcp: bool, out: &mut PlannedUpstream) {
         (false, false, true) => "h2c",
         (false, false, false) => "http",
     };
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     keys.set("address", address(scheme, endpoints.addresses));
     if !tcp {
         keys.set("host", "preserve");
@@ -179,7 +179,7 @@ fn endpoints<'s>(section: &'s ConfigSection, out: &mut PlannedUpstream) -> Endpo
             out.remarks.point(server.at, format!("the server `{}` is left out: its address is not an IP address or name with a port, and not a Unix socket.", server.name));
             continue;
         };
-        let mut map = Map::default();
+        let mut map = YamlMap::default();
         if let Some(weight) = server.number("weight") {
             map.set("weight", weight);
         }
@@ -190,7 +190,7 @@ fn endpoints<'s>(section: &'s ConfigSection, out: &mut PlannedUpstream) -> Endpo
         if server.value("on-marked-down") == Some("shutdown-sessions") {
             out.keys.set("on_unhealthy", "close");
         }
-        let mut tls = Map::default();
+        let mut tls = YamlMap::default();
         if server.has("ssl") {
             server_tls(&server, &mut tls, &mut out.remarks);
         }
@@ -202,7 +202,7 @@ fn endpoints<'s>(section: &'s ConfigSection, out: &mut PlannedUpstream) -> Endpo
 }
 
 /// The value of `address`: one address alone, or a list.
-fn address(scheme: &str, endpoints: Vec<(String, Map)>) -> ConfigValue {
+fn address(scheme: &str, endpoints: Vec<(String, YamlMap)>) -> ConfigValue {
     let mut list: Vec<ConfigValue> = Vec::new();
     for (address, mut map) in endpoints {
         let address = match address.strip_prefix("unix:") {
@@ -293,7 +293,7 @@ fn normal(address: &str) -> Option<String> {
 }
 
 /// Reports settings in which servers of one backend differ, though an upstream has only one value.
-fn differ(servers: &[ServerLine<'_>], tls: &[Map], out: &mut PlannedUpstream) {
+fn differ(servers: &[ServerLine<'_>], tls: &[YamlMap], out: &mut PlannedUpstream) {
     let Some(first) = servers.first() else { return };
     if let Some(other) = servers.iter().find(|other| other.has("ssl") != first.has("ssl")) {
         out.remarks.point(
@@ -311,7 +311,7 @@ fn differ(servers: &[ServerLine<'_>], tls: &[Map], out: &mut PlannedUpstream) {
     }
 }
 
-fn server_tls(server: &ServerLine<'_>, tls: &mut Map, remarks: &mut Remarks) {
+fn server_tls(server: &ServerLine<'_>, tls: &mut YamlMap, remarks: &mut Remarks) {
     if let Some(file) = server.value("ca-file") {
         tls.set("ca", if file == "@system-ca" { "system" } else { file });
     }
@@ -349,10 +349,10 @@ fn server_tls(server: &ServerLine<'_>, tls: &mut Map, remarks: &mut Remarks) {
     }
 }
 
-fn balance(section: &ConfigSection, keys: &mut Map, remarks: &mut Remarks) {
+fn balance(section: &ConfigSection, keys: &mut YamlMap, remarks: &mut Remarks) {
     let line = section.last("balance");
     let (word, argument) = line.map_or(("roundrobin", ""), |line| (line.word(1), line.word(2)));
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     let hash = match word.split('(').next().unwrap_or_default() {
         "leastconn" => return,
         "random" => {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::plan::{ClientCertDemand, PlannedListener};
 use crate::remark::Remarks;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{keywords, tokens::ConfigLine};
 
@@ -74,7 +74,7 @@ fn addresses(line: &ConfigLine, binds: &mut Vec<String>, remarks: &mut Remarks) 
     }
 }
 
-fn certificate(line: &ConfigLine, tls: &mut Map, remarks: &mut Remarks) {
+fn certificate(line: &ConfigLine, tls: &mut YamlMap, remarks: &mut Remarks) {
     match line.after("crt") {
         Some(file) if tls.get("certificate").is_none() => {
             tls.set("certificate", file);
@@ -102,7 +102,7 @@ fn certificate(line: &ConfigLine, tls: &mut Map, remarks: &mut Remarks) {
 fn client_certificates(
     line: &ConfigLine,
     first: bool,
-    tls: &mut Map,
+    tls: &mut YamlMap,
     remarks: &mut Remarks,
 ) -> Result<(), &'static str> {
     if line.has("crt-list") {
@@ -152,7 +152,7 @@ fn client_certificates(
     Ok(())
 }
 
-fn tls_options(line: &ConfigLine, tls: &mut Map, remarks: &mut Remarks) {
+fn tls_options(line: &ConfigLine, tls: &mut YamlMap, remarks: &mut Remarks) {
     if let Some(file) = line.after("crl-file") {
         tls.set("crls", file);
     }
@@ -183,7 +183,7 @@ fn tls_options(line: &ConfigLine, tls: &mut Map, remarks: &mut Remarks) {
 }
 
 /// The demand for clients' certificates that the listener's TLS already has.
-fn demanded(tls: &Map) -> ClientCertDemand {
+fn demanded(tls: &YamlMap) -> ClientCertDemand {
     match (tls.get("client_ca"), tls.get("client_optional")) {
         (None, _) => ClientCertDemand::Nothing,
         (Some(_), Some(_)) => ClientCertDemand::Optional,

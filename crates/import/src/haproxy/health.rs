@@ -1,7 +1,7 @@
 //! Health checks of a backend's servers.
 
 use crate::remark::Remarks;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::{
     server::ServerLine,
@@ -12,10 +12,10 @@ pub(super) fn health(
     section: &ConfigSection,
     tcp: bool,
     servers: &[ServerLine<'_>],
-    keys: &mut Map,
+    keys: &mut YamlMap,
     remarks: &mut Remarks,
 ) {
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     probe(section, &mut map, remarks);
     if let Some(first) = servers.first() {
         intervals(first, &mut map);
@@ -45,7 +45,7 @@ pub(super) fn health(
 }
 
 /// The bytes that a check sends and expects.
-fn probe(section: &ConfigSection, map: &mut Map, remarks: &mut Remarks) {
+fn probe(section: &ConfigSection, map: &mut YamlMap, remarks: &mut Remarks) {
     let send = section.lines.iter().rev().find(|line| line.word(0) == "http-check" && line.word(1) == "send");
     match (section.option("httpchk"), send) {
         (Some(_), Some(line)) if line.after("uri").is_some() => {
@@ -89,7 +89,7 @@ fn probe(section: &ConfigSection, map: &mut Map, remarks: &mut Remarks) {
     }
 }
 
-fn intervals(first: &ServerLine<'_>, map: &mut Map) {
+fn intervals(first: &ServerLine<'_>, map: &mut YamlMap) {
     for (word, key) in [("inter", "interval"), ("downinter", "unhealthy_interval")] {
         if let Some(time) = first.value(word).and_then(tokens::time) {
             map.set(key, time);
@@ -106,7 +106,7 @@ fn intervals(first: &ServerLine<'_>, map: &mut Map) {
 }
 
 /// A TCP connection is enough.
-fn connect_only(map: &mut Map) {
+fn connect_only(map: &mut YamlMap) {
     map.0.retain(|(key, _)| key != "path" && key != "host");
     map.set("tcp", true);
 }
@@ -116,7 +116,7 @@ fn port(
     section: &ConfigSection,
     tcp: bool,
     servers: &[ServerLine<'_>],
-    map: &mut Map,
+    map: &mut YamlMap,
     remarks: &mut Remarks,
 ) {
     let ports: Vec<Option<String>> = servers

@@ -1,6 +1,6 @@
 //! HAProxy's `bind` and its rules about connections.
 
-use crate::hosted::{self, Hosted};
+use crate::hosted::{self, HostedRule};
 use crate::plan::{FilterChain, PlannedListener, PlannedRule, VirtualHost};
 use crate::remark::Remarks;
 
@@ -315,7 +315,7 @@ fn http(section: &ConfigSection, out: &mut PlannedListener, remarks: &mut Remark
     if section.option("httplog").is_some() || section.option("tcplog").is_some() {
         cx.plan.top.set("access_log", "stdout");
     }
-    let mut rules: Vec<Hosted> = rules::frontend(section, secure, remarks, cx);
+    let mut rules: Vec<HostedRule> = rules::frontend(section, secure, remarks, cx);
     if !forwarded {
         rules.iter_mut().for_each(|hosted| forwarded_by_backend(&mut hosted.rule, cx));
     }
@@ -339,7 +339,7 @@ fn forwarded_by_backend(rule: &mut PlannedRule, cx: &HaproxyImport) {
 
 /// HAProxy compares hosts and query parameters as texts: another spelling of a host is another host, `;` separates
 /// parameters as `&` does, and escapes are not decoded.
-fn as_compared(rules: &[Hosted], out: &mut PlannedListener, cx: &HaproxyImport) {
+fn as_compared(rules: &[HostedRule], out: &mut PlannedListener, cx: &HaproxyImport) {
     let mut http = out.keys.child("http");
     if rules.iter().any(|hosted| !hosted.rule.when.query.is_empty()) {
         let mut query = http.child("query");

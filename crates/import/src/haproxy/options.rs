@@ -1,10 +1,10 @@
 //! Lines that the import reads, that have no effect on requests, or that are lost (HAProxy's manual, section 4.2).
 
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 
 use super::tokens::ConfigSection;
 
-use Weight::{Point, Soft};
+use Impact::{Point, Soft};
 
 /// The side that an option applies to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ const READ: &[&str] = &[
     "use-small-buffers",
 ];
 
-const REMARKS: &[(&str, ProxySide, Weight, &str)] = &[
+const REMARKS: &[(&str, ProxySide, Impact, &str)] = &[
     (
         "accept-invalid-http-request",
         ProxySide::Front,
@@ -124,7 +124,7 @@ const REMARKS: &[(&str, ProxySide, Weight, &str)] = &[
 ];
 
 /// Other lines than options that are lost, by their first words.
-const LINES: &[(&[&str], ProxySide, Weight, &str)] = &[
+const LINES: &[(&[&str], ProxySide, Impact, &str)] = &[
     (&["email-alert"], ProxySide::Back, Soft, "attache's metrics and log tell of failing endpoints."),
     (&["external-check"], ProxySide::Back, Soft, "no program is run for a health check."),
     (

@@ -1,15 +1,15 @@
 //! Combines the HTTP rules of a frontend and of its backends into one list, of which the first match wins.
 
-use crate::hosted::Hosted;
+use crate::hosted::HostedRule;
 use crate::path::PlannedPath;
 use crate::plan::{PlannedRule, RuleConditions};
 use crate::remark::Remarks;
 use crate::tree::FileLine;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{
     HaproxyImport,
-    acl::{Acls, Term},
+    acl::{AclAlternative, Acls},
     backend,
     steps::{RequestChange, RuleAction, RuleStep, everything, steps},
     tokens::ConfigSection,
@@ -23,7 +23,7 @@ pub(crate) fn frontend(
     secure: bool,
     remarks: &mut Remarks,
     cx: &mut HaproxyImport,
-) -> Vec<Hosted> {
+) -> Vec<HostedRule> {
     let acls = Acls {
         lines: section.lines.iter().filter(|line| line.word(0) == "acl").collect(),
         port: if secure { "443" } else { "80" },
@@ -71,7 +71,7 @@ pub(crate) fn frontend(
             &line.at,
             "this path is also answered if it has a query; the original forwarded such requests.",
         );
-        out.insert(0, Hosted { hosts: Vec::new(), rule });
+        out.insert(0, HostedRule { hosts: Vec::new(), rule });
     }
     out
 }
@@ -79,11 +79,11 @@ pub(crate) fn frontend(
 /// Adds the rules for the requests that meet `within`. `changes` are the changes of earlier rules.
 fn lower(
     steps: &[RuleStep],
-    within: &Term,
+    within: &AclAlternative,
     changes: &[RequestChange],
     backend: Option<&str>,
     secure: bool,
-    out: &mut Vec<Hosted>,
+    out: &mut Vec<HostedRule>,
     cx: &mut HaproxyImport,
 ) {
     if out.len() > MAX_RULES {
@@ -126,7 +126,7 @@ fn lower(
             Some(Some(mut both)) => {
                 let not = std::mem::take(&mut both.not);
                 for excluded in &not {
-                    match super::acl::both(&both, &Term { not: Vec::new(), ..excluded.clone() }) {
+                    match super::acl::both(&both, &AclAlternative { not: Vec::new(), ..excluded.clone() }) {
                         Some(None) => {}
                         Some(Some(inner)) if excluded.not.is_empty() => {
                             lower(rest, &inner, changes, backend, secure, out, cx);
@@ -154,7 +154,7 @@ fn lower(
 }
 
 /// Whether a condition reads what an earlier rule changed. In attache it would read what the client sent.
-fn reads_change(term: &Term, changes: &[RequestChange]) -> bool {
+fn reads_change(term: &AclAlternative, changes: &[RequestChange]) -> bool {
     let own = |change: &RequestChange| match change {
         RequestChange::Header { way, name, .. } => {
             *way == "request" && term.when.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
@@ -169,11 +169,11 @@ fn reads_change(term: &Term, changes: &[RequestChange]) -> bool {
 fn act(
     step: &RuleStep,
     rest: &[RuleStep],
-    within: &Term,
+    within: &AclAlternative,
     changes: &[RequestChange],
     own: Option<&str>,
     secure: bool,
-    out: &mut Vec<Hosted>,
+    out: &mut Vec<HostedRule>,
     cx: &mut HaproxyImport,
 ) {
     match &step.act {
@@ -243,10 +243,10 @@ fn act(
     }
 }
 
-fn emit(within: &Term, mut rule: PlannedRule, out: &mut Vec<Hosted>) {
+fn emit(within: &AclAlternative, mut rule: PlannedRule, out: &mut Vec<HostedRule>) {
     rule.when = within.when.clone();
     if within.not.is_empty() {
-        out.push(Hosted { hosts: within.hosts.clone(), rule });
+        out.push(HostedRule { hosts: within.hosts.clone(), rule });
     }
 }
 
@@ -270,9 +270,9 @@ fn emit_backend(
     name: &str,
     section: &ConfigSection,
     at: &FileLine,
-    within: &Term,
+    within: &AclAlternative,
     changes: &[RequestChange],
-    out: &mut Vec<Hosted>,
+    out: &mut Vec<HostedRule>,
     cx: &mut HaproxyImport,
 ) {
     let mut rule = PlannedRule { at: at.clone(), ..PlannedRule::default() };
@@ -321,11 +321,11 @@ fn backend_of(
 fn apply(
     changes: &[RequestChange],
     rule: &mut PlannedRule,
-    within: &mut Term,
+    within: &mut AclAlternative,
     at: &FileLine,
-    out: &mut Vec<Hosted>,
+    out: &mut Vec<HostedRule>,
 ) -> Result<(), &'static str> {
-    let mut headers = Map::default();
+    let mut headers = YamlMap::default();
     for change in changes {
         match change {
             RequestChange::Header { way, how, name, value } => {
@@ -363,7 +363,7 @@ fn apply(
 }
 
 /// Adds one header to the edits of a direction.
-fn edit(edits: &mut Map, how: &str, name: &str, value: &str) {
+fn edit(edits: &mut YamlMap, how: &str, name: &str, value: &str) {
     if how != "remove" {
         edits.child(how).set(name, value);
         return;
@@ -383,7 +383,12 @@ fn edit(edits: &mut Map, how: &str, name: &str, value: &str) {
 }
 
 /// Rewrites the path. `false` where the rule's condition doesn't fit the rewrite.
-fn rewrite(path: &str, rule: &mut PlannedRule, within: &mut Term, out: &mut Vec<Hosted>) -> bool {
+fn rewrite(
+    path: &str,
+    rule: &mut PlannedRule,
+    within: &mut AclAlternative,
+    out: &mut Vec<HostedRule>,
+) -> bool {
     if let Some(prefix) = path.strip_suffix('\u{0}') {
         let fits = whole(&mut within.when);
         rule.keys
@@ -399,7 +404,13 @@ fn rewrite(path: &str, rule: &mut PlannedRule, within: &mut Term, out: &mut Vec<
 }
 
 /// `replace-path EXPRESSION TO`: a separate rule in front of this one rewrites the paths that the expression matches.
-fn replaced(pattern: &str, to: &str, rule: &PlannedRule, within: &Term, out: &mut Vec<Hosted>) -> bool {
+fn replaced(
+    pattern: &str,
+    to: &str,
+    rule: &PlannedRule,
+    within: &AclAlternative,
+    out: &mut Vec<HostedRule>,
+) -> bool {
     let bare = pattern.trim_start_matches('^').trim_end_matches('$');
     let literal: String =
         bare.chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_".contains(*c)).collect();

@@ -1,6 +1,6 @@
 //! The words of a `server` line, with those of the `default-server` lines before it (HAProxy's manual, section 5.2).
 
-use crate::remark::{Remarks, Weight};
+use crate::remark::{Impact, Remarks};
 use crate::tree::FileLine;
 
 use super::tokens::ConfigSection;
@@ -17,31 +17,32 @@ pub(super) struct ServerLine<'l> {
 }
 
 /// What the import does with an option.
-enum Fate {
+enum OptionHandling {
     /// The option is read, or it has no effect on requests.
     Read,
     /// The option is lost, with this weight and meaning.
-    Lost(Weight, &'static str),
+    Lost(Impact, &'static str),
     /// Without the option calls would go elsewhere or would be unprotected: the server is left out.
     Out(&'static str),
 }
 
-use Fate::{Lost, Out, Read};
-use Weight::{Point, Soft};
+use Impact::{Point, Soft};
+use OptionHandling::{Lost, Out, Read};
 
-const TUNED: Fate = Lost(Soft, "this tuning is left out: attache has `pool`, `balance` and `health_check`.");
-const AGENT: Fate =
+const TUNED: OptionHandling =
+    Lost(Soft, "this tuning is left out: attache has `pool`, `balance` and `health_check`.");
+const AGENT: OptionHandling =
     Lost(Soft, "attache asks no agent about the weight or state of an endpoint: use `health_check`.");
-const CHECKED: Fate =
+const CHECKED: OptionHandling =
     Lost(Soft, "health checks use the protocol of calls, and the endpoint's own address or `port`.");
-const EJECTED: Fate = Lost(Soft, "attache has `outlier_ejection` instead, which is on by default.");
-const SUITES: Fate =
+const EJECTED: OptionHandling = Lost(Soft, "attache has `outlier_ejection` instead, which is on by default.");
+const SUITES: OptionHandling =
     Lost(Soft, "attache uses the cipher suites, curves and signatures of rustls, which are all safe.");
-const TLVS: Fate =
+const TLVS: OptionHandling =
     Lost(Point, "the PROXY protocol header has only the addresses: no TLS details and no other fields.");
 
 /// Every option of a server, whether a value follows it, and what the import does with it.
-const OPTIONS: &[(&str, bool, Fate)] = &[
+const OPTIONS: &[(&str, bool, OptionHandling)] = &[
     ("addr", true, CHECKED),
     ("agent-addr", true, AGENT),
     ("agent-check", false, AGENT),
@@ -164,7 +165,7 @@ const OPTIONS: &[(&str, bool, Fate)] = &[
 ];
 
 /// In `OPTIONS`, `set-proxy-v2-tlv-fmt(0x20)` is listed without its argument.
-fn known(word: &str) -> Option<&'static (&'static str, bool, Fate)> {
+fn known(word: &str) -> Option<&'static (&'static str, bool, OptionHandling)> {
     let bare = word.split('(').next().unwrap_or(word);
     OPTIONS.iter().find(|(name, ..)| *name == bare)
 }

@@ -4,10 +4,10 @@ use crate::path::PlannedPath;
 use crate::plan::{PlannedRule, RuleConditions};
 use crate::remark::Remarks;
 use crate::tree::FileLine;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::{
-    acl::{Acls, Term},
+    acl::{AclAlternative, Acls},
     tokens::{ConfigLine, ConfigSection},
 };
 
@@ -34,7 +34,7 @@ pub(super) enum RequestChange {
 #[derive(Clone)]
 pub(super) struct RuleStep {
     pub(super) at: FileLine,
-    pub(super) terms: Option<Vec<Term>>,
+    pub(super) terms: Option<Vec<AclAlternative>>,
     pub(super) act: RuleAction,
 }
 
@@ -271,7 +271,7 @@ fn answer(line: &ConfigLine, action: &str) -> PlannedRule {
         .and_then(|text| text.parse::<u64>().ok())
         .unwrap_or(default);
     let (words, _) = condition(line, 2);
-    let mut set = Map::default();
+    let mut set = YamlMap::default();
     let mut rest = words.as_slice();
     while let Some(start) = rest.iter().position(|word| word == "hdr") {
         match (rest.get(start + 1), rest.get(start + 2).and_then(|value| template(value))) {
@@ -313,7 +313,7 @@ fn answer(line: &ConfigLine, action: &str) -> PlannedRule {
     }
     match text {
         Some(text) => {
-            let mut respond = Map::default();
+            let mut respond = YamlMap::default();
             respond.set("status", status);
             respond.set("body", text);
             respond.put("content_type", line.after("content-type"));
@@ -350,7 +350,7 @@ fn redirect(line: &ConfigLine, from: usize) -> RuleAction {
             }
         }
     }
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     keys.set("status", word("code").and_then(|code| code.parse::<u64>().ok()).unwrap_or(302));
     if let Some(scheme) = word("scheme").filter(|scheme| *scheme == "https" || *scheme == "http") {
         keys.set("scheme", scheme.as_str());
@@ -413,6 +413,9 @@ fn variable(name: &str) -> Option<String> {
     })
 }
 
-pub(super) fn everything() -> Term {
-    Term { when: RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() }, ..Term::default() }
+pub(super) fn everything() -> AclAlternative {
+    AclAlternative {
+        when: RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() },
+        ..AclAlternative::default()
+    }
 }

@@ -55,15 +55,15 @@ impl<'m> Clusters<'m> {
                 "`trafficPolicy`",
                 &["load_balancer", "connection_pool", "outlier_detection", "tls", "port_level_settings"],
                 &[
-                    ("tunnel", crate::remark::Weight::Point, "attache doesn't tunnel these calls."),
+                    ("tunnel", crate::remark::Impact::Point, "attache doesn't tunnel these calls."),
                     (
                         "proxy_protocol",
-                        crate::remark::Weight::Point,
+                        crate::remark::Impact::Point,
                         "write `proxy_protocol` of the upstream.",
                     ),
                     (
                         "retry_budget",
-                        crate::remark::Weight::Soft,
+                        crate::remark::Impact::Soft,
                         "attache has its own retry budget: `retry.budget`.",
                     ),
                 ],

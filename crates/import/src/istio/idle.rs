@@ -1,9 +1,9 @@
 //! Fields of Istio's and the Gateway API's objects that have no effect on requests, or whose loss is soft.
 
-use crate::remark::Weight::Soft;
+use crate::remark::Impact::Soft;
 use crate::unread::{
     IdleKeys,
-    Meaning::{Lost, Nothing},
+    UnreadConsequence::{Lost, Nothing},
 };
 
 /// Keys whose content no importer reads. A key that is neither read nor in this list is reported as lost

@@ -3,7 +3,7 @@
 use crate::plan::{Plan, PlannedUpstream};
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 const JWT_RULE: &[&str] = &[
     "issuer",
@@ -27,7 +27,7 @@ pub(super) fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Res
         return Err(format!("this import doesn't know `{key}`"));
     }
     let name = crate::plan::name(issuer.split_once("://").map_or(issuer, |(_, rest)| rest));
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     map.set("issuer", issuer);
     let audiences: Vec<String> =
         rule.list("audiences").iter().filter_map(Node::text).map(ToOwned::to_owned).collect();
@@ -36,7 +36,7 @@ pub(super) fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Res
     }
     map.set("keys", keys(rule, &name, plan)?);
     map.set("from", places(rule)?);
-    let mut claims = Map::default();
+    let mut claims = YamlMap::default();
     for item in rule.list("output_claim_to_headers") {
         if let (Some(header), Some(claim)) = (item.str("header"), item.str("claim")) {
             claims.set(&header.to_ascii_lowercase(), claim);
@@ -69,8 +69,8 @@ pub(super) fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Res
 }
 
 /// Where the issuer's keys are: in the config, or behind a URL, which becomes an upstream.
-fn keys(rule: &Node, name: &str, plan: &mut Plan) -> Result<Map, String> {
-    let mut keys = Map::default();
+fn keys(rule: &Node, name: &str, plan: &mut Plan) -> Result<YamlMap, String> {
+    let mut keys = YamlMap::default();
     if let Some(text) = rule.str("jwks") {
         if !text.contains("\"keys\"") || text.contains("\"oct\"") {
             return Err("its keys are not a set of public keys (RFC 7517)".to_owned());
@@ -89,7 +89,7 @@ fn keys(rule: &Node, name: &str, plan: &mut Plan) -> Result<Map, String> {
             } else {
                 format!(":{}", if scheme == "https" { 443 } else { 80 })
             };
-        let mut own = Map::default();
+        let mut own = YamlMap::default();
         own.set("address", format!("{scheme}://{authority}{port}"));
         if !plan.upstreams.iter().any(|known| known.name == upstream) {
             plan.upstreams.push(PlannedUpstream {

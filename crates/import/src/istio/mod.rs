@@ -20,7 +20,7 @@ mod virtual_service;
 use crate::plan::{Plan, PlannedRule, PlannedUpstream, VirtualHost};
 use crate::remark::Remarks;
 use crate::tree::{FileLine, Node, Unreadable};
-use crate::value::Map;
+use crate::value::YamlMap;
 use crate::{File, envoy, tree};
 
 /// The namespace whose policies apply to all namespaces.
@@ -346,7 +346,7 @@ pub(crate) fn string(value: &Node) -> Option<Node> {
 }
 
 fn original(name: &str) -> PlannedUpstream {
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     keys.set("address", "original-destination");
     PlannedUpstream { name: name.to_owned(), keys, ..PlannedUpstream::default() }
 }

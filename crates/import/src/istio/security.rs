@@ -9,7 +9,7 @@ use crate::access::{self, AccessEffect, ImportedAccess};
 use crate::plan::{FilterChain, Plan, PlannedListener, PlannedRule, VirtualHost};
 use crate::remark::Remarks;
 use crate::tree::{FileLine, Node};
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::services::TLS;
 use super::{ManifestObject, MeshObjects, ROOT, issuer, policy};
@@ -44,7 +44,7 @@ pub(crate) fn inbound(mesh: &MeshObjects, plan: &mut Plan) -> PlannedListener {
     if let Some(at) = super::services::ingress(mesh) {
         remarks.point(&at, "the Sidecar's `ingress` is not carried over: a call goes to its original port, on the pod's own address.");
     }
-    let mut authorization = Map::default();
+    let mut authorization = YamlMap::default();
     let mut closed: Option<(FileLine, String)> = None;
     let mut peers = peers(mesh, &mut remarks, &mut closed);
     tokens(mesh, plan, &mut authorization, &mut remarks, &mut closed);
@@ -64,7 +64,7 @@ pub(crate) fn inbound(mesh: &MeshObjects, plan: &mut Plan) -> PlannedListener {
     }
     if let Some((at, why)) = closed {
         rule.refuse(&at, why);
-        authorization = Map::default();
+        authorization = YamlMap::default();
     }
     if !authorization.is_empty() {
         // Tokens that are not required and that no rule reads are verified by the route.
@@ -106,8 +106,8 @@ impl PeerDemand {
     }
 
     /// The keys of the listener's `tls`.
-    fn tls(&self) -> Map {
-        let mut tls = Map::default();
+    fn tls(&self) -> YamlMap {
+        let mut tls = YamlMap::default();
         tls.set("certificate", format!("{TLS}/tls.crt"));
         tls.set("key", format!("{TLS}/tls.key"));
         tls.set("client_ca", format!("{TLS}/ca.crt"));
@@ -119,7 +119,7 @@ impl PeerDemand {
 }
 
 /// Adds the rules of all policies, and those of ports with another mode of mutual TLS.
-fn authorize(rules: PolicyRules, ports: &[(String, bool)], authorization: &mut Map) {
+fn authorize(rules: PolicyRules, ports: &[(String, bool)], authorization: &mut YamlMap) {
     let mut deny = rules.deny;
     for (port, strict) in ports {
         // Without TLS there is no identity.
@@ -272,7 +272,7 @@ fn peers(mesh: &MeshObjects, remarks: &mut Remarks, closed: &mut Option<(FileLin
 fn tokens(
     mesh: &MeshObjects,
     plan: &mut Plan,
-    authorization: &mut Map,
+    authorization: &mut YamlMap,
     remarks: &mut Remarks,
     closed: &mut Option<(FileLine, String)>,
 ) {
@@ -292,7 +292,7 @@ fn tokens(
         }
     }
     if !issuers.is_empty() {
-        let mut jwt = Map::default();
+        let mut jwt = YamlMap::default();
         jwt.set("issuers", issuers);
         jwt.set("required", false);
         authorization.set("jwt", jwt);

@@ -3,7 +3,7 @@
 use crate::path::PlannedPath;
 use crate::plan::{PlannedRule, RuleConditions};
 use crate::text::literal;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::tokens::Directive;
 
@@ -21,7 +21,7 @@ pub(super) fn returned(one: &Directive, rule: &mut PlannedRule) {
                 );
             }
             Some(text) => {
-                let mut respond = Map::default();
+                let mut respond = YamlMap::default();
                 respond.set("status", status);
                 respond.set("body", text);
                 rule.keys.set("respond", respond);
@@ -43,8 +43,8 @@ pub(super) fn returned(one: &Directive, rule: &mut PlannedRule) {
 }
 
 /// The keys of a redirect to a URL with nginx's variables.
-pub(super) fn redirect(status: u64, to: &str, path: &mut PlannedPath) -> Option<Map> {
-    let mut keys = Map::default();
+pub(super) fn redirect(status: u64, to: &str, path: &mut PlannedPath) -> Option<YamlMap> {
+    let mut keys = YamlMap::default();
     keys.set("status", status);
     let (scheme, rest) = match to.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
@@ -96,7 +96,7 @@ pub(super) fn redirect(status: u64, to: &str, path: &mut PlannedPath) -> Option<
 }
 
 /// `rewrite EXPRESSION URL permanent|redirect`.
-pub(super) fn rewritten(one: &Directive) -> Option<(PlannedPath, Map)> {
+pub(super) fn rewritten(one: &Directive) -> Option<(PlannedPath, YamlMap)> {
     let status = match one.word(3) {
         "permanent" => 301_u64,
         "redirect" => 302,
@@ -104,7 +104,7 @@ pub(super) fn rewritten(one: &Directive) -> Option<(PlannedPath, Map)> {
         _ => return None,
     };
     let regex = crate::path::anywhere(one.word(1))?;
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     let to = one.word(2);
     let (scheme, rest) = to.split_once("://").map_or((None, to), |(scheme, rest)| (Some(scheme), rest));
     let (host, path) =
@@ -123,7 +123,7 @@ pub(super) fn rewritten(one: &Directive) -> Option<(PlannedPath, Map)> {
         _ => return None,
     }
     keys.set("path", if path.is_empty() { "/".to_owned() } else { path });
-    let mut out = Map::default();
+    let mut out = YamlMap::default();
     out.set("redirect", keys);
     Some((PlannedPath::Regex(crate::path::named(&regex)), out))
 }

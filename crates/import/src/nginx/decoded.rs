@@ -5,10 +5,10 @@
 
 use crate::path::PlannedPath;
 use crate::plan::VirtualHost;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 /// Changes the paths of all rules, so that they match the paths that nginx matches.
-pub(super) fn as_nginx_reads_it(sites: &mut [VirtualHost], listener: &mut Map) {
+pub(super) fn as_nginx_reads_it(sites: &mut [VirtualHost], listener: &mut YamlMap) {
     let mut chosen = false;
     for rule in sites.iter_mut().flat_map(|site| &mut site.rules) {
         chosen |= !matches!(rule.when.path, PlannedPath::All | PlannedPath::Any);

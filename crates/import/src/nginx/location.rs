@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use crate::access::AccessEffect;
 use crate::path::PlannedPath;
 use crate::plan::{PlannedRule, RuleConditions};
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{
     NginxImport,
@@ -108,7 +108,7 @@ fn clients_allowed(
     scope: &LocationScope<'_>,
     rule: &mut PlannedRule,
     cx: &NginxImport,
-) -> Result<Option<Map>, ()> {
+) -> Result<Option<YamlMap>, ()> {
     let access = clients::list(scope, cx);
     let Some(one) = access.first() else { return Ok(None) };
     // Behind another proxy the client's address depends on which proxies are trusted.

@@ -3,7 +3,7 @@
 use crate::path::PlannedPath;
 use crate::plan::PlannedRule;
 use crate::text::literal;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{NginxImport, answer::template, scope::LocationScope, tokens::Directive, upstream};
 
@@ -80,7 +80,7 @@ pub(super) fn proxied(
     if !sent.preserve {
         host(sent.host, pass, scope, rule, cx);
     }
-    let mut headers = Map::default();
+    let mut headers = YamlMap::default();
     if !sent.set.is_empty() {
         headers.child("request").set("set", sent.set);
     }
@@ -146,7 +146,7 @@ struct SentHeaders {
     host: Option<String>,
     /// The client's `Host` is sent.
     preserve: bool,
-    set: Map,
+    set: YamlMap,
     remove: Vec<String>,
     upgrade: Option<String>,
     /// `Connection` is written, and not as `close`.
@@ -290,10 +290,10 @@ fn retries(one: &Directive, rule: &mut PlannedRule) {
 }
 
 pub(super) fn respond_headers(scope: &LocationScope<'_>, rule: &mut PlannedRule, cx: &NginxImport) {
-    if matches!(rule.remarks.heaviest(), Some(crate::remark::Weight::Point)) {
+    if matches!(rule.remarks.heaviest(), Some(crate::remark::Impact::Point)) {
         return;
     }
-    let mut add = Map::default();
+    let mut add = YamlMap::default();
     for one in scope.list("add_header", cx) {
         match template(one.word(2), &PlannedPath::Any) {
             Some(value) => add.set(&one.word(1).to_ascii_lowercase(), value),
@@ -343,7 +343,7 @@ pub(super) fn limit(one: &Directive, rule: &mut PlannedRule, cx: &NginxImport) {
         .map(|count| (count, "1s"))
         .or_else(|| rate.strip_suffix("r/m").map(|count| (count, "1m")))
         .unwrap_or(("1", "1s"));
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     map.set("requests", ConfigValue::Raw(count.to_owned()));
     map.set("per", per);
     map.set("burst", word("burst=").and_then(|burst| burst.parse::<u64>().ok()).unwrap_or(0) + 1);

@@ -11,7 +11,7 @@ use crate::path::PlannedPath;
 use crate::plan::{PlannedRule, RuleConditions};
 use crate::remark::Remarks;
 use crate::text::literal;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::{
     NginxImport,
@@ -211,7 +211,7 @@ fn slash_added(
     if taken {
         return None;
     }
-    let mut redirect = Map::default();
+    let mut redirect = YamlMap::default();
     redirect.set("status", 301_u64);
     redirect.set("path", literal(pattern));
     let when = RuleConditions { path: PlannedPath::Exact(bare.to_owned()), ..RuleConditions::default() };

@@ -7,7 +7,7 @@
 use crate::access::{self, AccessEffect, ImportedAccess};
 use crate::path::PlannedPath;
 use crate::plan::{PlannedRule, VirtualHost};
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 /// Adds the guards of a site to the routes that stand behind them.
 pub(super) fn guard(site: &mut VirtualHost) {
@@ -26,7 +26,7 @@ pub(super) fn guard(site: &mut VirtualHost) {
             let Some(keys) = denied(guard, &rule.when.path) else { continue };
             let mut own = match rule.keys.get("authorization") {
                 Some(ConfigValue::Map(map)) => map.clone(),
-                _ => Map::default(),
+                _ => YamlMap::default(),
             };
             if access::merge(&mut own, &keys) {
                 rule.keys.set("authorization", own);
@@ -43,7 +43,7 @@ fn negated(rule: &PlannedRule) -> impl Iterator<Item = &(String, String)> {
 }
 
 /// A rule that denies the requests of the guard in which a field has another value.
-fn denied(guard: &PlannedRule, path: &PlannedPath) -> Option<Map> {
+fn denied(guard: &PlannedRule, path: &PlannedPath) -> Option<YamlMap> {
     let mut all = access::everything();
     let whole = matches!(guard.when.path, PlannedPath::All | PlannedPath::Any) || guard.when.path == *path;
     if let Some(pattern) = guard.when.path.pattern(false).filter(|_| !whole) {

@@ -3,7 +3,7 @@
 use crate::access::AccessEffect;
 use crate::plan::{FilterChain, PlannedListener, PlannedRule};
 use crate::remark::Remarks;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 use super::{NginxImport, bind, clients, included, tokens::Directive, upstream};
 
@@ -199,7 +199,7 @@ fn targets(
     let secure = server.last("proxy_ssl").is_some_and(|one| one.word(1) == "on");
     let scheme = if secure { "tls" } else { "tcp" };
     let get = |name: &str| server.last(name).cloned();
-    let tls = if secure { upstream::tls("https", &get, remarks) } else { Map::default() };
+    let tls = if secure { upstream::tls("https", &get, remarks) } else { YamlMap::default() };
     let connect = server.last("proxy_connect_timeout").and_then(|one| upstream::time(one.word(1)));
     let target = pass.word(1);
     let rule = |authority: &str, cx: &mut NginxImport| {

@@ -3,12 +3,12 @@
 use crate::plan::{ClientCertDemand, PlannedListener};
 use crate::remark::Remarks;
 use crate::tree::FileLine;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{NginxImport, listen::Listen, tokens::Directive};
 
 /// Finds the directive of a name that holds for a server: its own, else that of `http`.
-type Inherited<'g, 'd> = &'g dyn Fn(&str) -> Option<&'d Directive>;
+type DirectiveFinder<'g, 'd> = &'g dyn Fn(&str) -> Option<&'d Directive>;
 
 /// Reads TLS of an address. Returns the reason if everything behind it must be refused.
 pub(super) fn tls(
@@ -56,7 +56,7 @@ pub(super) fn tls(
 }
 
 /// Adds a server's certificate: the first is `certificate`, the others stand in `certificates`.
-fn certificate(get: Inherited<'_, '_>, tls: &mut Map) {
+fn certificate(get: DirectiveFinder<'_, '_>, tls: &mut YamlMap) {
     let (Some(certificate), Some(key)) = (get("ssl_certificate"), get("ssl_certificate_key")) else { return };
     if tls.get("certificate").is_none() {
         tls.set("certificate", certificate.word(1));
@@ -66,7 +66,7 @@ fn certificate(get: Inherited<'_, '_>, tls: &mut Map) {
             Some(ConfigValue::List(list)) => list.clone(),
             _ => Vec::new(),
         };
-        let mut map = Map::default();
+        let mut map = YamlMap::default();
         map.set("certificate", certificate.word(1));
         map.set("key", key.word(1));
         more.push(map.into());
@@ -76,7 +76,7 @@ fn certificate(get: Inherited<'_, '_>, tls: &mut Map) {
 
 fn client_certificates(
     server: &Directive,
-    get: Inherited<'_, '_>,
+    get: DirectiveFinder<'_, '_>,
     remarks: &mut Remarks,
 ) -> ClientCertDemand {
     match get("ssl_verify_client").map(|one| one.word(1)) {
@@ -94,7 +94,11 @@ fn client_certificates(
 }
 
 /// The roots of clients' certificates. `Err`: why everything behind the address must be refused.
-fn client_roots(server: &Directive, get: Inherited<'_, '_>, tls: &mut Map) -> Result<(), (FileLine, String)> {
+fn client_roots(
+    server: &Directive,
+    get: DirectiveFinder<'_, '_>,
+    tls: &mut YamlMap,
+) -> Result<(), (FileLine, String)> {
     let ca = get("ssl_client_certificate").or_else(|| get("ssl_trusted_certificate"));
     let Some(ca) = ca else {
         return Err((server.at.clone(), "clients must show a certificate, and the config has no roots for it. Set `client_ca`; then replace the refusal".to_owned()));
@@ -106,7 +110,7 @@ fn client_roots(server: &Directive, get: Inherited<'_, '_>, tls: &mut Map) -> Re
     Ok(())
 }
 
-fn versions(get: Inherited<'_, '_>, tls: &mut Map, remarks: &mut Remarks) {
+fn versions(get: DirectiveFinder<'_, '_>, tls: &mut YamlMap, remarks: &mut Remarks) {
     if let Some(versions) = get("ssl_protocols") {
         let has = |word: &str| versions.words.iter().any(|own| own == word);
         if has("TLSv1") || has("TLSv1.1") {

@@ -2,7 +2,7 @@
 
 use crate::plan::PlannedUpstream;
 use crate::remark::Remarks;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{NginxImport, included, tokens::Directive};
 
@@ -28,8 +28,8 @@ pub(crate) fn host_like(text: &str) -> bool {
 }
 
 /// TLS of `proxy_ssl_*`.
-pub(crate) fn tls(scheme: &str, get: &dyn Fn(&str) -> Option<Directive>, remarks: &mut Remarks) -> Map {
-    let mut tls = Map::default();
+pub(crate) fn tls(scheme: &str, get: &dyn Fn(&str) -> Option<Directive>, remarks: &mut Remarks) -> YamlMap {
+    let mut tls = YamlMap::default();
     if scheme != "https" {
         return tls;
     }
@@ -59,7 +59,7 @@ pub(crate) fn tls(scheme: &str, get: &dyn Fn(&str) -> Option<Directive>, remarks
 pub(crate) fn used(
     scheme: &str,
     authority: &str,
-    tls: Map,
+    tls: YamlMap,
     connect: Option<String>,
     cx: &mut NginxImport,
 ) -> String {
@@ -77,7 +77,7 @@ pub(crate) fn used(
     let name = cx.names.of(&wanted);
     cx.used.push((key, name.clone()));
     let mut out = PlannedUpstream { name: name.clone(), ..PlannedUpstream::default() };
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     let mut list: Vec<ConfigValue> = Vec::new();
     match &block {
         Some(block) => {
@@ -170,7 +170,7 @@ fn servers(server: &Directive, scheme: &str, list: &mut Vec<ConfigValue>, remark
     } else {
         format!("{text}:80")
     };
-    let mut map = Map::default();
+    let mut map = YamlMap::default();
     let value = |name: &str| {
         server.words.iter().find_map(|word| word.strip_prefix(name)).and_then(|text| text.parse::<u64>().ok())
     };
@@ -192,8 +192,8 @@ fn servers(server: &Directive, scheme: &str, list: &mut Vec<ConfigValue>, remark
     }
 }
 
-fn balance(block: &Directive, opaque: bool, keys: &mut Map, remarks: &mut Remarks) {
-    let mut map = Map::default();
+fn balance(block: &Directive, opaque: bool, keys: &mut YamlMap, remarks: &mut Remarks) {
+    let mut map = YamlMap::default();
     let mut word = "round-robin";
     for one in block.inner() {
         match one.name() {

@@ -1,6 +1,6 @@
 //! Known directives, and the meaning of those that aren't carried over.
 
-use crate::remark::Weight;
+use crate::remark::Impact;
 
 /// Directives that are read elsewhere, or that have no meaning for requests.
 pub(super) const QUIET: &[&str] = &[
@@ -361,70 +361,70 @@ pub(super) const GUARDS: &[(&str, &str)] = &[
 ];
 
 /// Directives that are left out, with the effect of the loss.
-pub(super) const LOST: &[(&str, Weight, &str)] = &[
-    ("gzip", Weight::Soft, "responses are not compressed: use `compression` of the listener."),
-    ("proxy_cache", Weight::Soft, "attache doesn't cache responses."),
+pub(super) const LOST: &[(&str, Impact, &str)] = &[
+    ("gzip", Impact::Soft, "responses are not compressed: use `compression` of the listener."),
+    ("proxy_cache", Impact::Soft, "attache doesn't cache responses."),
     (
         "limit_conn",
-        Weight::Point,
+        Impact::Point,
         "attache doesn't limit the connections of one client; `max_connections` limits all connections.",
     ),
     (
         "limit_rate",
-        Weight::Soft,
+        Impact::Soft,
         "attache doesn't limit bandwidth; `fault.response_rate` slows responses down.",
     ),
-    ("expires", Weight::Soft, "`Expires` and `Cache-Control` are not added: use `headers.response.set`."),
-    ("error_page", Weight::Soft, "the proxy's own answers have attache's text."),
-    ("proxy_intercept_errors", Weight::Soft, "attache passes responses of the upstream on unchanged."),
-    ("sub_filter", Weight::Point, "attache doesn't change bodies."),
-    ("mirror", Weight::Soft, "no copies are sent: use `mirror: NAME` on the route."),
-    ("proxy_cookie_path", Weight::Point, "attache passes cookies of responses on unchanged."),
-    ("proxy_cookie_domain", Weight::Point, "attache passes cookies of responses on unchanged."),
+    ("expires", Impact::Soft, "`Expires` and `Cache-Control` are not added: use `headers.response.set`."),
+    ("error_page", Impact::Soft, "the proxy's own answers have attache's text."),
+    ("proxy_intercept_errors", Impact::Soft, "attache passes responses of the upstream on unchanged."),
+    ("sub_filter", Impact::Point, "attache doesn't change bodies."),
+    ("mirror", Impact::Soft, "no copies are sent: use `mirror: NAME` on the route."),
+    ("proxy_cookie_path", Impact::Point, "attache passes cookies of responses on unchanged."),
+    ("proxy_cookie_domain", Impact::Point, "attache passes cookies of responses on unchanged."),
     (
         "real_ip_header",
-        Weight::Soft,
+        Impact::Soft,
         "attache takes the client's address from the connection or the PROXY protocol, and not from a header.",
     ),
-    ("add_after_body", Weight::Point, "attache doesn't change bodies."),
-    ("add_before_body", Weight::Point, "attache doesn't change bodies."),
-    ("brotli", Weight::Soft, "responses are not compressed: use `compression` of the listener."),
-    ("charset", Weight::Point, "no `charset` is added to the `Content-Type` of answers."),
-    ("dav_methods", Weight::Point, "files are not written."),
-    ("gunzip", Weight::Soft, "answers are not decompressed."),
-    ("image_filter", Weight::Point, "attache doesn't change bodies."),
+    ("add_after_body", Impact::Point, "attache doesn't change bodies."),
+    ("add_before_body", Impact::Point, "attache doesn't change bodies."),
+    ("brotli", Impact::Soft, "responses are not compressed: use `compression` of the listener."),
+    ("charset", Impact::Point, "no `charset` is added to the `Content-Type` of answers."),
+    ("dav_methods", Impact::Point, "files are not written."),
+    ("gunzip", Impact::Soft, "answers are not decompressed."),
+    ("image_filter", Impact::Point, "attache doesn't change bodies."),
     (
         "limit_conn_dry_run",
-        Weight::Soft,
+        Impact::Soft,
         "attache has no trial mode for limits; `authorization` has `dry_run` for rules.",
     ),
     (
         "post_action",
-        Weight::Soft,
+        Impact::Soft,
         "attache sends no request after a request; `mirror` of the route sends a copy.",
     ),
-    ("proxy_cookie_flags", Weight::Point, "attache passes cookies of responses on unchanged."),
+    ("proxy_cookie_flags", Impact::Point, "attache passes cookies of responses on unchanged."),
     (
         "proxy_limit_rate",
-        Weight::Soft,
+        Impact::Soft,
         "attache doesn't limit bandwidth; `fault.response_rate` slows responses down.",
     ),
     (
         "proxy_pass_header",
-        Weight::Soft,
+        Impact::Soft,
         "attache passes on all headers of responses except hop-by-hop ones; `headers.response.remove` removes others.",
     ),
-    ("proxy_redirect", Weight::Point, "attache passes `Location` of responses on unchanged."),
-    ("proxy_store", Weight::Soft, "answers are not stored."),
-    ("slice", Weight::Soft, "attache doesn't request responses in slices."),
-    ("ssi", Weight::Point, "attache doesn't change bodies."),
-    ("ssl_early_data", Weight::Soft, "attache never accepts early data of TLS."),
-    ("userid", Weight::Point, "no cookie is set for the log."),
-    ("xslt_stylesheet", Weight::Point, "attache doesn't change bodies."),
-    ("zstd", Weight::Soft, "responses are not compressed: use `compression` of the listener."),
+    ("proxy_redirect", Impact::Point, "attache passes `Location` of responses on unchanged."),
+    ("proxy_store", Impact::Soft, "answers are not stored."),
+    ("slice", Impact::Soft, "attache doesn't request responses in slices."),
+    ("ssi", Impact::Point, "attache doesn't change bodies."),
+    ("ssl_early_data", Impact::Soft, "attache never accepts early data of TLS."),
+    ("userid", Impact::Point, "no cookie is set for the log."),
+    ("xslt_stylesheet", Impact::Point, "attache doesn't change bodies."),
+    ("zstd", Impact::Soft, "responses are not compressed: use `compression` of the listener."),
     (
         "proxy_bind",
-        Weight::Soft,
+        Impact::Soft,
         "the local address of calls is left out: set `source_address` of the upstream.",
     ),
 ];

@@ -13,7 +13,7 @@ use std::cmp::Reverse;
 use crate::path::PlannedPath;
 use crate::plan::{FilterChain, PlannedListener, PlannedRule, VirtualHost};
 use crate::remark::Remarks;
-use crate::value::Map;
+use crate::value::YamlMap;
 
 /// A route as it is written.
 #[derive(Clone, Debug)]
@@ -157,7 +157,7 @@ fn ends_with_everything(rules: &[PlannedRule]) -> bool {
 }
 
 fn closing() -> PlannedRule {
-    let mut keys = Map::default();
+    let mut keys = YamlMap::default();
     keys.set("respond", 404_u64);
     PlannedRule { keys, ..PlannedRule::default() }
 }

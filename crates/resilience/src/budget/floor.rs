@@ -9,14 +9,14 @@ use crate::sync::{AtomicU64, Ordering};
 /// A token bucket that holds one second's worth, in one word: the instant at which it will be full again
 /// (GCRA, the generic cell rate algorithm of ITU-T I.371).
 #[derive(Debug)]
-pub(crate) struct Floor {
+pub(crate) struct MinRetryRate {
     epoch: Instant,
     full_at: AtomicU64,
 }
 
 const SECOND: u64 = 1_000_000_000;
 
-impl Floor {
+impl MinRetryRate {
     pub(crate) fn new(epoch: Instant) -> Self {
         Self { epoch, full_at: AtomicU64::new(0) }
     }

@@ -26,7 +26,7 @@ use attache_config::model;
 use attache_upstream::take;
 use tokio::time::Instant;
 
-pub(crate) use self::floor::Floor;
+pub(crate) use self::floor::MinRetryRate;
 use crate::UpstreamState;
 
 /// A retry that was admitted; counted until it is dropped.

@@ -155,7 +155,7 @@ where
             idle,
             upload,
         };
-        let timed = boxed(|| Timed {
+        let timed = boxed(|| TimedAttempts {
             // No work is done for a caller that no longer waits.
             inner: (!expired).then(|| self.inner.call(call)),
             timer: Timer::new(limits, Some(now)),
@@ -173,12 +173,12 @@ where
 /// Its content, all attempts, is large. So it is made inside of a box: otherwise every layer around it would copy it
 /// once, which together costs ten times as much as the allocation.
 pub struct DeadlineFuture<F> {
-    timed: Pin<Box<Timed<F>>>,
+    timed: Pin<Box<TimedAttempts<F>>>,
 }
 
 pin_project! {
     /// All attempts, and their common deadline.
-    struct Timed<F> {
+    struct TimedAttempts<F> {
         #[pin]
         inner: Option<F>,
         #[pin]

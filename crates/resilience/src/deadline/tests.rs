@@ -179,7 +179,7 @@ async fn bytes_of_the_request_keep_the_stream_alive() {
     let script = FakeUpstream::default().then(|mut call| async move {
         // As on a real connection, the request's body is still read while the response is written.
         let reading = async move { read(call.request.body_mut()).await };
-        Ok(with("text/event-stream", Body::stream(Beside::new(reading, response))))
+        Ok(with("text/event-stream", Body::stream(BodyWithFuture::new(reading, response))))
     });
     let policy = timeouts(Duration::ZERO, Duration::ZERO, Duration::from_secs(8));
     let mut response = outcome(&policy, script, post(request)).await.unwrap();
@@ -440,12 +440,12 @@ async fn the_routes_deadline_counts_against_the_endpoint_but_the_callers_does_no
 }
 
 /// A body beside which a future runs.
-struct Beside {
+struct BodyWithFuture {
     future: Pin<Box<dyn Future<Output = ()>>>,
     body: Body,
 }
 
-impl Beside {
+impl BodyWithFuture {
     fn new<T>(future: impl Future<Output = T> + 'static, body: Body) -> Self {
         let future = Box::pin(async move {
             future.await;
@@ -455,7 +455,7 @@ impl Beside {
     }
 }
 
-impl http_body::Body for Beside {
+impl http_body::Body for BodyWithFuture {
     type Data = Bytes;
     type Error = attache_http::BodyError;
 

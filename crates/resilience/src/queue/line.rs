@@ -67,9 +67,9 @@ enum WaiterState {
 }
 
 /// What happens to a new call.
-pub(super) enum Arrival {
+pub(super) enum ArrivalResult {
     Enters(QueuePermit),
-    Waits(Wait),
+    Waits(QueueWait),
     Refused,
 }
 
@@ -94,20 +94,25 @@ impl WorkerQueue {
     }
 
     /// Handles a new call.
-    pub(super) fn arrive(self: &Rc<Self>, class: u8, deadline: Option<Instant>, now: Instant) -> Arrival {
+    pub(super) fn arrive(
+        self: &Rc<Self>,
+        class: u8,
+        deadline: Option<Instant>,
+        now: Instant,
+    ) -> ArrivalResult {
         if self.waiting.borrow().count == 0
             && let Some(permit) = self.enter(now)
         {
-            return Arrival::Enters(permit);
+            return ArrivalResult::Enters(permit);
         }
-        let Some(queue) = &self.gate.queue else { return Arrival::Refused };
+        let Some(queue) = &self.gate.queue else { return ArrivalResult::Refused };
         let class = usize::from(class).min(CLASSES - 1);
         if self.gate.waiting.fetch_add(1, Relaxed) >= queue.max {
             // A less urgent call makes room; if there is none, the new call is refused.
             let less_urgent = self.waiting.borrow_mut().least_urgent_below(class, now, queue.interval);
             let Some(waiter) = less_urgent else {
                 self.gate.waiting.fetch_sub(1, Relaxed);
-                return Arrival::Refused;
+                return ArrivalResult::Refused;
             };
             self.end(&waiter, WaiterState::Shed);
         }
@@ -134,7 +139,7 @@ impl WorkerQueue {
         self.keep_looking();
         // It may be the most urgent call, and this worker may now be allowed to take a free permit.
         self.serve(now);
-        Arrival::Waits(Wait { line: self.clone(), waiter })
+        ArrivalResult::Waits(QueueWait { line: self.clone(), waiter })
     }
 
     fn enter(self: &Rc<Self>, now: Instant) -> Option<QueuePermit> {
@@ -281,12 +286,12 @@ impl WaitingCalls {
 }
 
 /// A call's wait. Dropping it removes the call from the line.
-pub(super) struct Wait {
+pub(super) struct QueueWait {
     line: Rc<WorkerQueue>,
     pub(super) waiter: Rc<Waiter>,
 }
 
-impl Wait {
+impl QueueWait {
     /// A permit, or `None` for a call that is not sent. `expired`: it has waited too long.
     pub(super) fn poll(&self, cx: &Context<'_>, expired: bool) -> Poll<Option<QueuePermit>> {
         if expired && self.waiter.state.get() == WaiterState::Waiting {
@@ -309,7 +314,7 @@ impl Wait {
     }
 }
 
-impl Drop for Wait {
+impl Drop for QueueWait {
     fn drop(&mut self) {
         match self.waiter.state.get() {
             WaiterState::Waiting => self.line.remove(&self.waiter),

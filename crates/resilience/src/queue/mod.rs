@@ -51,7 +51,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 pub use gate::{GateReading, UpstreamPermits};
-use line::{Arrival, QueuePermit, Wait, WorkerQueue};
+use line::{ArrivalResult, QueuePermit, QueueWait, WorkerQueue};
 pub use urgency::urgency;
 
 use crate::{UpstreamState, deadline};
@@ -102,15 +102,15 @@ where
             .map_or(0, |queue| urgency(call.request.headers(), &queue.priority_header));
         let now = Instant::now();
         let step = match line.arrive(class, deadline, now) {
-            Arrival::Enters(permit) => {
+            ArrivalResult::Enters(permit) => {
                 let permit = SharedPermit::new(permit);
                 permit.judges(&mut call);
                 QueueStep::Running { future: self.inner.call(call), permit: Some(permit) }
             }
-            Arrival::Refused => {
+            ArrivalResult::Refused => {
                 QueueStep::Refused { error: Some(Box::new(refusal(line.gate.refuse(false)))) }
             }
-            Arrival::Waits(wait) => {
+            ArrivalResult::Waits(wait) => {
                 // Two allocations, only for a call that has to wait.
                 let waiting = QueuedCall {
                     timer: wait.waiter.expires.map(|expires| Box::pin(sleep_until(expires))),
@@ -132,7 +132,7 @@ fn refusal(reason: Reason) -> Error {
 }
 
 struct QueuedCall<S> {
-    wait: Wait,
+    wait: QueueWait,
     timer: Option<Pin<Box<Sleep>>>,
     service: S,
     call: Option<Call>,

@@ -71,7 +71,7 @@ pub(super) struct QueueBench {
     pub(super) policy: Policy,
 }
 
-pub(super) type Sent_ = JoinHandle<(Result<u16, Reason>, Duration)>;
+pub(super) type SentCall = JoinHandle<(Result<u16, Reason>, Duration)>;
 
 impl QueueBench {
     pub(super) fn new(max_requests: u32, queue: model::Queue) -> Self {
@@ -87,7 +87,7 @@ impl QueueBench {
     }
 
     /// Sends a call now. The result says how it ends, and when.
-    pub(super) fn send(&self, name: &str, urgency: u8, takes: u32) -> Sent_ {
+    pub(super) fn send(&self, name: &str, urgency: u8, takes: u32) -> SentCall {
         let mut call = get();
         let headers = call.request.headers_mut();
         headers.insert("x-name", http::HeaderValue::from_str(name).unwrap());

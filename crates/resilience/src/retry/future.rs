@@ -24,7 +24,7 @@ use super::{
     AttemptSource, RetryRules, backoff,
     conditions::{self, ConditionKind},
     hedge::{Hedging, RetryContext},
-    repeatable::{AttemptKind, Repeatable},
+    repeatable::{AttemptKind, RepeatableRequest},
 };
 use crate::{UpstreamState, budget::RetryPermit, counters::count};
 
@@ -36,7 +36,7 @@ pin_project! {
     pub struct RetryFuture<S: Service<Call>> {
         #[pin]
         step: RetryStep<S, S::Future>,
-        kept: Repeatable,
+        kept: RepeatableRequest,
         again: Rc<AttemptSource<S>>,
         retries: u32,
         raced: bool,
@@ -51,7 +51,7 @@ pin_project! {
     enum RetryStep<S, F> {
         Trying { #[pin] future: F },
         // Boxed, so that a call without a retry needs no memory for them.
-        Waiting { sleep: Pin<Box<Sleep>>, discard: Option<Box<Discard>> },
+        Waiting { sleep: Pin<Box<Sleep>>, discard: Option<Box<DiscardedResponse>> },
         Next { how: AttemptKind, service: S },
         Over,
     }
@@ -66,7 +66,7 @@ enum NextAttempt {
 }
 
 impl<S: Service<Call>> RetryFuture<S> {
-    pub(super) fn new(future: S::Future, kept: Repeatable, again: Rc<AttemptSource<S>>) -> Self {
+    pub(super) fn new(future: S::Future, kept: RepeatableRequest, again: Rc<AttemptSource<S>>) -> Self {
         let step = RetryStep::Trying { future };
         let policy = again.rules.hedge.as_ref();
         let hedging = policy.map(|policy| Box::new(Hedging::new(policy, &again.state, 0)));
@@ -121,7 +121,7 @@ where
                         Some(NextAttempt::AtOnce(how)) => RetryStep::Next { how, service: service.clone() },
                         Some(NextAttempt::After(when)) => RetryStep::Waiting {
                             sleep: Box::pin(sleep_until(when)),
-                            discard: outcome.ok().map(Discard::new).map(Box::new),
+                            discard: outcome.ok().map(DiscardedResponse::new).map(Box::new),
                         },
                     }
                 }
@@ -149,7 +149,7 @@ where
 
 /// The decision after an attempt.
 struct Attempts<'a> {
-    kept: &'a mut Repeatable,
+    kept: &'a mut RepeatableRequest,
     rules: &'a RetryRules,
     state: &'a Arc<UpstreamState>,
     retries: &'a mut u32,
@@ -253,19 +253,19 @@ impl Attempts<'_> {
         }
         // One allocation, only after a retry, so that the budget counts the request until its end.
         Ok(response.map(|body| {
-            if body.is_end_stream() { body } else { Body::stream(Charged { body, _permit: permit }) }
+            if body.is_end_stream() { body } else { Body::stream(ChargedBody { body, _permit: permit }) }
         }))
     }
 }
 
 /// A response that the caller doesn't get. A short one is read during the wait for the next attempt, so that its HTTP/1
 /// connection can be reused; the rest of a long one is dropped, which closes the connection or resets the stream.
-struct Discard {
+struct DiscardedResponse {
     body: Body,
     left: usize,
 }
 
-impl Discard {
+impl DiscardedResponse {
     fn new(response: Response<Body>) -> Self {
         Self { body: response.into_body(), left: DISCARDED }
     }
@@ -283,12 +283,12 @@ impl Discard {
 }
 
 /// The body of a retry's response.
-struct Charged {
+struct ChargedBody {
     body: Body,
     _permit: RetryPermit,
 }
 
-impl HttpBody for Charged {
+impl HttpBody for ChargedBody {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -49,7 +49,7 @@ use attache_wire::Response;
 use conditions::RetryConditions;
 pub use future::RetryFuture;
 use http::Method;
-use repeatable::Repeatable;
+use repeatable::RepeatableRequest;
 use tower::{Layer, Service};
 
 use crate::UpstreamState;
@@ -114,7 +114,7 @@ where
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        let (kept, call) = Repeatable::new(call, &self.again.rules);
+        let (kept, call) = RepeatableRequest::new(call, &self.again.rules);
         RetryFuture::new(self.inner.call(call), kept, self.again.clone())
     }
 }

@@ -27,7 +27,7 @@ pub(super) enum AttemptKind {
 
 /// The parts from which another attempt is made.
 #[derive(Debug)]
-pub(super) struct Repeatable {
+pub(super) struct RepeatableRequest {
     pub(super) head: Request<()>,
     pub(super) body: Option<Recording>,
     wants: CallKind,
@@ -38,7 +38,7 @@ pub(super) struct Repeatable {
     attempt: u32,
 }
 
-impl Repeatable {
+impl RepeatableRequest {
     /// Splits a call into the parts that are kept and the first attempt.
     pub(super) fn new(call: Call, rules: &RetryRules) -> (Self, Call) {
         let Call { mut request, wants, context, judges, fresh } = call;

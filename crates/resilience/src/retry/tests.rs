@@ -419,7 +419,7 @@ async fn an_upstream_that_always_fails_gets_little_more_than_its_share() {
     let mut policy = policy(&[RetryOn::ServerError]);
     policy.retry.budget_floor = 0;
     let attempts = std::rc::Rc::new(std::cell::Cell::new(0u32));
-    let upstream = Function(std::rc::Rc::new({
+    let upstream = FnUpstream(std::rc::Rc::new({
         let (attempts, state) = (attempts.clone(), state.clone());
         move |_: Call| {
             let (attempts, state) = (attempts.clone(), state.clone());
@@ -451,15 +451,15 @@ async fn an_upstream_that_always_fails_gets_little_more_than_its_share() {
 }
 
 /// A service that is a function.
-struct Function<F>(std::rc::Rc<F>);
+struct FnUpstream<F>(std::rc::Rc<F>);
 
-impl<F> Clone for Function<F> {
+impl<F> Clone for FnUpstream<F> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<F, T> Service<Call> for Function<F>
+impl<F, T> Service<Call> for FnUpstream<F>
 where
     F: Fn(Call) -> T,
     T: Future<Output = CallResult>,

@@ -33,7 +33,7 @@ use self::{
     index::WeightedGroup,
     plan::{TierPart, TierShares},
     policy::{BalancePolicy, ChoiceRule},
-    robin::Robins,
+    robin::RoundRobins,
 };
 use crate::{
     Affinity, Endpoint, EndpointSet, SharedUpstream,
@@ -55,11 +55,11 @@ pub struct Balancer {
     /// The number of picks until health is checked again, also if the epoch has not changed.
     countdown: usize,
     plan: TierShares,
-    robins: Robins,
+    robins: RoundRobins,
 }
 
 /// The facts that a pick knows about its request and the present state.
-struct Pick<'a> {
+struct PickContext<'a> {
     set: &'a EndpointSet,
     tried: &'a [Arc<Endpoint>],
     /// Unusable endpoints count too.
@@ -73,7 +73,7 @@ struct Pick<'a> {
     subset: Option<&'a Subset>,
 }
 
-impl Pick<'_> {
+impl PickContext<'_> {
     fn endpoint(&self, index: u32) -> Option<&Arc<Endpoint>> {
         self.set.endpoints.get(index as usize)
     }
@@ -119,7 +119,7 @@ impl Balancer {
             epoch: 0,
             countdown: 0,
             plan: TierShares::default(),
-            robins: Robins::default(),
+            robins: RoundRobins::default(),
         }
     }
 
@@ -182,7 +182,7 @@ impl Balancer {
             return Err(Reason::NoHealthyEndpoint);
         };
         let panic = self.plan.panics(tier);
-        let pick = Pick {
+        let pick = PickContext {
             set: &set,
             tried,
             panic,
@@ -204,7 +204,7 @@ impl Balancer {
     }
 
     /// Chooses an endpoint of one tier by the algorithm.
-    fn in_tier(&mut self, pick: &Pick<'_>, tier: usize, point: u64) -> Option<u32> {
+    fn in_tier(&mut self, pick: &PickContext<'_>, tier: usize, point: u64) -> Option<u32> {
         // Borrowed from the set: with a clone of the shared `Arc` all workers would write to its count.
         let groups = pick.set.index.tiers.get(tier)?;
         if let Some(table) = &groups.table {
@@ -230,9 +230,9 @@ impl Balancer {
     /// Power of two choices; the first drawn wins a tie, so an idle upstream is shared by weight.
     fn less_of_two(
         &mut self,
-        pick: &Pick<'_>,
+        pick: &PickContext<'_>,
         group: &WeightedGroup,
-        cost: impl Fn(&Pick<'_>, &Endpoint) -> f64,
+        cost: impl Fn(&PickContext<'_>, &Endpoint) -> f64,
     ) -> Option<u32> {
         let first = self.draw(pick, group)?;
         let second = (0..3).find_map(|_| {
@@ -248,7 +248,7 @@ impl Balancer {
     }
 
     /// At random by weight among the acceptable ones of a group.
-    fn draw(&mut self, pick: &Pick<'_>, group: &WeightedGroup) -> Option<u32> {
+    fn draw(&mut self, pick: &PickContext<'_>, group: &WeightedGroup) -> Option<u32> {
         for _ in 0..DRAWS {
             let drawn = group.draw(&mut self.rng)?;
             if pick.acceptable(drawn) {
@@ -263,7 +263,7 @@ impl Balancer {
 
     /// Like `draw`, but it looks at every member: in one pass each replaces the one before with the probability of its weight
     /// (reservoir of one, Efraimidis and Spirakis 2006).
-    fn scan(&mut self, pick: &Pick<'_>, group: &WeightedGroup) -> Option<u32> {
+    fn scan(&mut self, pick: &PickContext<'_>, group: &WeightedGroup) -> Option<u32> {
         let mut total = 0.0;
         let mut chosen = None;
         for &member in &group.members {
@@ -278,10 +278,10 @@ impl Balancer {
     }
 
     /// Used if the chosen tier has no acceptable endpoint: every usable endpoint was tried, or health has just changed.
-    fn anywhere(&mut self, pick: &Pick<'_>, tier: usize) -> Option<u32> {
+    fn anywhere(&mut self, pick: &PickContext<'_>, tier: usize) -> Option<u32> {
         let index = &pick.set.index;
         let tiers = || index.tiers.iter().skip(tier).chain(index.tiers.iter().take(tier));
-        let strict = |panic, tried| Pick { tried, panic, ..*pick };
+        let strict = |panic, tried| PickContext { tried, panic, ..*pick };
         let panic = pick.panic || self.config.panic_threshold > 0.0;
         tiers()
             .find_map(|t| self.scan(&strict(false, pick.tried), &t.all))
@@ -289,7 +289,7 @@ impl Balancer {
             .or_else(|| tiers().filter(|_| panic).find_map(|t| self.scan(&strict(true, pick.tried), &t.all)))
             .or_else(|| tiers().filter(|_| panic).find_map(|t| self.scan(&strict(true, &[]), &t.all)))
             .or_else(|| {
-                let all = Pick { last_resort: true, ..strict(true, pick.tried) };
+                let all = PickContext { last_resort: true, ..strict(true, pick.tried) };
                 tiers().filter(|_| panic).find_map(|t| self.scan(&all, &t.all))
             })
     }

@@ -9,7 +9,7 @@ use std::{
 use attache_config::model::Algorithm;
 use tokio::time::Instant;
 
-use super::{Pick, bias, ewma, maglev::Maglev, ring::HashRing, table::ConsistentHash};
+use super::{PickContext, bias, ewma, maglev::Maglev, ring::HashRing, table::ConsistentHash};
 use crate::Endpoint;
 
 /// How an algorithm balances.
@@ -37,7 +37,7 @@ pub(super) enum ChoiceRule {
     /// Of two chosen at random, the one with the lower cost for its weight.
     LessOfTwo {
         /// What one more request would cost.
-        cost: fn(&Pick<'_>, &Endpoint) -> f64,
+        cost: fn(&PickContext<'_>, &Endpoint) -> f64,
         /// The cost depends on the time of the pick.
         timed: bool,
     },
@@ -82,11 +82,11 @@ impl BalancePolicy {
 }
 
 /// Running requests, and recent failures.
-fn requests(_: &Pick<'_>, endpoint: &Endpoint) -> f64 {
+fn requests(_: &PickContext<'_>, endpoint: &Endpoint) -> f64 {
     f64::from(endpoint.active.load(Relaxed)) + bias::load(endpoint)
 }
 
 /// Latency times running requests.
-fn latency(pick: &Pick<'_>, endpoint: &Endpoint) -> f64 {
+fn latency(pick: &PickContext<'_>, endpoint: &Endpoint) -> f64 {
     ewma::cost(endpoint, pick.now.unwrap_or_else(Instant::now))
 }

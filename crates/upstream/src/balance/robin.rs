@@ -6,36 +6,36 @@
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-use super::{Pick, index::WeightedGroup, plan::TierPart};
+use super::{PickContext, index::WeightedGroup, plan::TierPart};
 
 /// The rounds of one worker, made as they are needed.
 #[derive(Debug, Default)]
-pub(super) struct Robins {
-    rounds: Vec<(usize, TierPart, BinaryHeap<Turn>)>,
+pub(super) struct RoundRobins {
+    rounds: Vec<(usize, TierPart, BinaryHeap<ScheduledMember>)>,
 }
 
 #[derive(Debug, PartialEq)]
-struct Turn {
+struct ScheduledMember {
     deadline: f64,
     member: u32,
 }
 
-impl Eq for Turn {}
+impl Eq for ScheduledMember {}
 
-impl PartialOrd for Turn {
+impl PartialOrd for ScheduledMember {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Turn {
+impl Ord for ScheduledMember {
     /// The earliest is the greatest: `BinaryHeap` gives the greatest first.
     fn cmp(&self, other: &Self) -> Ordering {
         other.deadline.total_cmp(&self.deadline).then(other.member.cmp(&self.member))
     }
 }
 
-impl Robins {
+impl RoundRobins {
     pub(super) fn clear(&mut self) {
         self.rounds.clear();
     }
@@ -45,13 +45,13 @@ impl Robins {
         tier: usize,
         part: TierPart,
         group: &WeightedGroup,
-        pick: &Pick<'_>,
+        pick: &PickContext<'_>,
         rng: &mut fastrand::Rng,
     ) -> Option<u32> {
         let step =
             |member: u32| pick.endpoint(member).map_or(1.0, |e| 1.0 / (f64::from(e.weight()) * pick.ramp(e)));
         let at = self.rounds.iter().position(|(t, p, _)| (*t, *p) == (tier, part)).unwrap_or_else(|| {
-            let first = |&member: &u32| Turn { deadline: rng.f64() * step(member), member };
+            let first = |&member: &u32| ScheduledMember { deadline: rng.f64() * step(member), member };
             self.rounds.push((tier, part, group.members.iter().map(first).collect()));
             self.rounds.len() - 1
         });

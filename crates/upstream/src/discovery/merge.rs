@@ -121,7 +121,7 @@ impl Merge {
     }
 
     fn specs(&self) -> Vec<EndpointSpec> {
-        let mut merged: BTreeMap<EndpointAddress, Ranked> = BTreeMap::new();
+        let mut merged: BTreeMap<EndpointAddress, RankedSpec> = BTreeMap::new();
         for ranked in self.sources.iter().flat_map(SourceState::ranked) {
             match merged.get_mut(&ranked.spec.address) {
                 None => {
@@ -155,15 +155,15 @@ impl Merge {
 
 /// A spec whose priority is not settled yet: (the source's, the SRV rank within it).
 #[derive(Debug)]
-struct Ranked {
+struct RankedSpec {
     spec: EndpointSpec,
     rank: (u8, usize),
 }
 
 impl SourceState {
-    fn ranked(&self) -> Vec<Ranked> {
+    fn ranked(&self) -> Vec<RankedSpec> {
         let source = &self.source;
-        let ranked = |address, host, weight: u32, srv: usize| Ranked {
+        let ranked = |address, host, weight: u32, srv: usize| RankedSpec {
             spec: EndpointSpec {
                 address,
                 host,
@@ -175,7 +175,7 @@ impl SourceState {
             rank: (source.priority, srv),
         };
         // The zone of the config takes precedence over that of an EndpointSlice.
-        let zoned = |mut ranked: Ranked, zone: &Option<Name>| {
+        let zoned = |mut ranked: RankedSpec, zone: &Option<Name>| {
             ranked.spec.zone = ranked.spec.zone.or_else(|| zone.clone());
             ranked
         };

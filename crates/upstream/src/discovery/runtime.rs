@@ -48,7 +48,7 @@ impl Runtime {
 impl RuntimeProvider for Runtime {
     type Handle = <TokioRuntimeProvider as RuntimeProvider>::Handle;
     type Timer = <TokioRuntimeProvider as RuntimeProvider>::Timer;
-    type Udp = Connected;
+    type Udp = ConnectedUdpSocket;
     type Tcp = <TokioRuntimeProvider as RuntimeProvider>::Tcp;
 
     fn create_handle(&self) -> Self::Handle {
@@ -69,18 +69,18 @@ impl RuntimeProvider for Runtime {
         Box::pin(async move {
             let socket = bound.await?;
             socket.connect(server).await.map_err(|error| failed.note(error))?;
-            Ok(Connected { socket, failed })
+            Ok(ConnectedUdpSocket { socket, failed })
         })
     }
 }
 
 /// A socket that accepts datagrams only from one peer.
-pub(super) struct Connected {
+pub(super) struct ConnectedUdpSocket {
     socket: UdpSocket,
     failed: LastUdpError,
 }
 
-impl Connected {
+impl ConnectedUdpSocket {
     async fn receive(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         loop {
             // If the peer's kernel refused the datagram, the socket is not readable: only its error is ready.
@@ -105,7 +105,7 @@ impl Connected {
     }
 }
 
-impl DnsUdpSocket for Connected {
+impl DnsUdpSocket for ConnectedUdpSocket {
     type Time = TokioTime;
 
     fn poll_recv_from(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {

@@ -21,7 +21,7 @@ use std::{cell::Cell, sync::atomic::Ordering::Relaxed, time::Duration};
 use attache_telemetry::Reason;
 use tokio::time::{Instant, timeout};
 
-use super::{ConnectionPool, Tick};
+use super::{ConnectionPool, PoolContext};
 use crate::{
     Error, SentPart, SharedUpstream,
     limit::{ConnectionPermit, PendingPermit},
@@ -57,7 +57,7 @@ pub(super) enum Eviction {
     Soon,
 }
 
-impl Tick {
+impl PoolContext {
     /// Calls of other workers wait.
     fn others_wait(&self, shared: &SharedUpstream) -> bool {
         let waiting = shared.queue.waiting.get();

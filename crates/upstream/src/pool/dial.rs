@@ -81,13 +81,13 @@ pub(crate) struct DialOptions<'a> {
 
 /// A connection that is being made for all waiting calls.
 #[derive(Default)]
-pub(crate) struct Dialing {
+pub(crate) struct SharedDial {
     failed: RefCell<Option<(Reason, String)>>,
     over: Notify,
 }
 
 /// Ends the dialing, also if the call that made it was cancelled: then one of the waiting calls dials.
-struct DialingGuard(Rc<EndpointPool>, Rc<Dialing>);
+struct DialingGuard(Rc<EndpointPool>, Rc<SharedDial>);
 
 impl Drop for DialingGuard {
     fn drop(&mut self) {
@@ -202,7 +202,7 @@ impl ConnectionPool {
         permit: ConnectionPermit,
     ) -> Result<ReadyConnection, Error> {
         let dialing = want.may_share(home).then(|| {
-            let dialing = Rc::new(Dialing::default());
+            let dialing = Rc::new(SharedDial::default());
             *home.dialing.borrow_mut() = Some(Rc::clone(&dialing));
             DialingGuard(Rc::clone(home), dialing)
         });

@@ -60,13 +60,13 @@ type EndpointPools = IdMap<Rc<EndpointPool>>;
 pub(crate) struct ConnectionPool {
     pub(crate) shared: Arc<SharedUpstream>,
     homes: RefCell<EndpointPools>,
-    pub(crate) tick: Rc<Tick>,
+    pub(crate) tick: Rc<PoolContext>,
     pub(crate) metrics: WorkerMetrics,
     this: Weak<ConnectionPool>,
 }
 
 /// The part of a pool that its endpoints' pools need.
-pub(crate) struct Tick {
+pub(crate) struct PoolContext {
     now: Cell<u64>,
     #[cfg(test)]
     sweeps: Cell<u64>,
@@ -78,7 +78,7 @@ pub(crate) struct Tick {
 }
 
 #[cfg(test)]
-impl Tick {
+impl PoolContext {
     pub(crate) fn sweeps(&self) -> u64 {
         self.sweeps.get()
     }
@@ -98,12 +98,12 @@ pub(crate) struct EndpointPool {
     idle: RefCell<VecDeque<Box<H1Connection>>>,
     h2: RefCell<Vec<Rc<H2Connection>>>,
     /// The connection that is being made for all waiting calls, if it may be HTTP/2.
-    pub(crate) dialing: RefCell<Option<Rc<dial::Dialing>>>,
+    pub(crate) dialing: RefCell<Option<Rc<dial::SharedDial>>>,
     pub(crate) spoken: Cell<Option<AlpnResult>>,
     /// The peer's stream limit on the last connection; `None` before it has sent one.
     allowed: Cell<Option<usize>>,
     pool: Weak<ConnectionPool>,
-    tick: Rc<Tick>,
+    tick: Rc<PoolContext>,
 }
 
 impl ConnectionPool {
@@ -111,7 +111,7 @@ impl ConnectionPool {
         Rc::new_cyclic(|this| Self {
             shared,
             homes: RefCell::default(),
-            tick: Rc::new(Tick {
+            tick: Rc::new(PoolContext {
                 now: Cell::new(0),
                 #[cfg(test)]
                 sweeps: Cell::new(0),

@@ -20,7 +20,7 @@ use crate::{
     Error,
     attempt::Attempt,
     connect::EndpointConnection,
-    limit::{Charge, Closer, ConnectionPermit},
+    limit::{Charge, ConnectionPermit, UnhealthyNotice},
 };
 
 fn offer(response: &mut Response<Body>, tunnel: PendingUpgrade) {
@@ -65,8 +65,8 @@ pub struct UpstreamTunnel {
 
 impl UpstreamTunnel {
     /// Learns when this tunnel is to be closed.
-    pub fn closer(&self) -> Closer {
-        self.charge.as_ref().map_or_else(Closer::default, Charge::closer)
+    pub fn closer(&self) -> UnhealthyNotice {
+        self.charge.as_ref().map_or_else(UnhealthyNotice::default, Charge::closer)
     }
 }
 

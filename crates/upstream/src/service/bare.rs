@@ -10,7 +10,7 @@ use super::ServiceState;
 use crate::{
     CallContext, Endpoint, Error, SentPart,
     connect::EndpointConnection,
-    limit::{Charge, Closer, ConnectionPermit},
+    limit::{Charge, ConnectionPermit, UnhealthyNotice},
 };
 
 /// A bare connection, which counts as a running call until it is dropped.
@@ -45,8 +45,8 @@ impl fmt::Debug for BareConnectionCharge {
 
 impl BareConnectionCharge {
     /// Learns when the connection is to be closed.
-    pub fn closer(&self) -> Closer {
-        self.charge.as_ref().map_or_else(Closer::default, Charge::closer)
+    pub fn closer(&self) -> UnhealthyNotice {
+        self.charge.as_ref().map_or_else(UnhealthyNotice::default, Charge::closer)
     }
 
     /// A connection to an endpoint that this call hasn't tried yet, in place of one that ended before it was used.

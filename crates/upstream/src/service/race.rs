@@ -44,7 +44,7 @@ const FIRST_CHECK: Duration = Duration::from_millis(250);
 /// The longest time between two such checks.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-struct Racer<F> {
+struct RacingAttempt<F> {
     endpoint: Arc<Endpoint>,
     future: Pin<Box<F>>,
 }
@@ -68,8 +68,10 @@ impl ServiceState {
         F: Future<Output = Result<T, Error>>,
     {
         let shared = &self.pool.shared;
-        let racer =
-            |endpoint: Arc<Endpoint>| Racer { future: Box::pin(connect(Arc::clone(&endpoint))), endpoint };
+        let racer = |endpoint: Arc<Endpoint>| RacingAttempt {
+            future: Box::pin(connect(Arc::clone(&endpoint))),
+            endpoint,
+        };
         let mut racers = vec![racer(Arc::clone(first))];
         let delay = self.attempt_delay(context);
         let mut tick = pin!(sleep(delay));

@@ -44,7 +44,9 @@ use self::{
     bell::WakeFlag,
     direction::{Direction, DirectionError, with_scratch},
 };
-use crate::{connect::EndpointConnection, error::reason_or, limit::Closer, service::BareConnectionCharge};
+use crate::{
+    connect::EndpointConnection, error::reason_or, limit::UnhealthyNotice, service::BareConnectionCharge,
+};
 
 /// A tunnel that did not end by a clean end of both sides, or whose upstream ended before its first byte.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ pub async fn copy_both(
     client: impl AsyncRead + AsyncWrite + Abort + Unpin,
     upstream: impl AsyncRead + AsyncWrite + Abort + Unpin,
     idle: Duration,
-    closer: Closer,
+    closer: UnhealthyNotice,
 ) -> Result<(u64, u64), TunnelError> {
     relay(client, |_| None, upstream, |_| None, TunnelRules { idle, answers: false }, closer, async || None)
         .await
@@ -154,8 +156,8 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
     upstream: U,
     upstream_socket: impl Fn(&U) -> Option<PlainSocket<'_>>,
     TunnelRules { idle, answers }: TunnelRules,
-    mut closer: Closer,
-    mut elsewhere: impl AsyncFnMut() -> Option<(U, Closer)>,
+    mut closer: UnhealthyNotice,
+    mut elsewhere: impl AsyncFnMut() -> Option<(U, UnhealthyNotice)>,
 ) -> Result<(u64, u64), TunnelError> {
     let (mut client, mut upstream) = (ResetOnDrop(client, false), ResetOnDrop(upstream, false));
     let (mut out, mut back) = (Direction::default(), Direction::keeping_its_end());

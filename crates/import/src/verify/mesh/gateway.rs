@@ -6,7 +6,7 @@ use crate::tree::Node;
 use super::{DeliveredRequest, Expectation, MeshModel, MeshObject, ProbedRequest, whole};
 
 /// How specific a match is: the match with the largest value gets the request.
-type Specific = (u8, usize, bool, usize, usize);
+type Specificity = (u8, usize, bool, usize, usize);
 
 /// `None` if no route is for the host.
 pub(super) fn says(mesh: &MeshModel, request: &ProbedRequest<'_>, host: &str) -> Option<Expectation> {
@@ -21,7 +21,7 @@ pub(super) fn says(mesh: &MeshModel, request: &ProbedRequest<'_>, host: &str) ->
     if routes.iter().any(|route| route.kind == "GRPCRoute") {
         return Some(Expectation::Unknown("routes of gRPC"));
     }
-    let mut best: Option<(Specific, String, &Node, Option<Node>, &MeshObject)> = None;
+    let mut best: Option<(Specificity, String, &Node, Option<Node>, &MeshObject)> = None;
     for route in routes {
         let age = route.node.down(&["metadata"]).str("creation_timestamp").unwrap_or("9999");
         let tie = format!("{age} {}/{}", route.namespace, route.name);
@@ -54,7 +54,7 @@ fn is_for(object: &MeshObject, host: &str) -> bool {
     })
 }
 
-fn takes(one: &Node, request: &ProbedRequest<'_>) -> Option<Specific> {
+fn takes(one: &Node, request: &ProbedRequest<'_>) -> Option<Specificity> {
     let path = one.down(&["path"]);
     let value = path.str("value").unwrap_or("/");
     let (kind, length) = match path.str("type").unwrap_or("PathPrefix") {

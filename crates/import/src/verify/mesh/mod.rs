@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use regex::Regex;
 
 use crate::tree::{self, Node};
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 use crate::{File, istio};
 
 use super::{SeenAnswer, probe::PlannedProbe, stub::Stubs};
@@ -260,7 +260,7 @@ pub(crate) fn bench(files: &[File], stubs: &Stubs) -> Result<(crate::plan::Plan,
     let mut ports = Vec::new();
     for listener in &mut plan.listeners {
         let port = super::port()?;
-        listener.keys = Map::default();
+        listener.keys = YamlMap::default();
         listener.keys.set("bind", format!("127.0.0.1:{port}"));
         ports.push(port);
     }
@@ -269,7 +269,7 @@ pub(crate) fn bench(files: &[File], stubs: &Stubs) -> Result<(crate::plan::Plan,
         match stubs.port(&upstream.name) {
             Ok(port) => {
                 let host = upstream.keys.get("host").cloned();
-                upstream.keys = Map::default();
+                upstream.keys = YamlMap::default();
                 upstream.keys.set("address", ConfigValue::from(format!("http://127.0.0.1:{port}")));
                 upstream.keys.put("host", host);
             }

@@ -49,15 +49,15 @@ fn named(mesh: &MeshModel, object: &MeshObject, pattern: &str, host: &str) -> Op
 }
 
 /// A match of a rule that fits the request.
-struct TakingMatch {
+struct FittingMatch {
     /// Its condition on the path, if it has one.
     uri: Option<Node>,
 }
 
 /// The first match of a rule that fits the request.
-fn takes(rule: &Node, request: &ProbedRequest<'_>) -> Result<Option<TakingMatch>, &'static str> {
+fn takes(rule: &Node, request: &ProbedRequest<'_>) -> Result<Option<FittingMatch>, &'static str> {
     if rule.list("match").is_empty() {
-        return Ok(Some(TakingMatch { uri: None }));
+        return Ok(Some(FittingMatch { uri: None }));
     }
     for one in rule.list("match") {
         for key in ["source_labels", "source_namespace", "gateways", "port"] {
@@ -80,7 +80,7 @@ fn takes(rule: &Node, request: &ProbedRequest<'_>) -> Result<Option<TakingMatch>
                 request.query(name).is_some_and(|value| matches(matcher, value, false))
             });
         if path && method && authority && scheme && headers && without && query {
-            return Ok(Some(TakingMatch { uri: one.get("uri").cloned() }));
+            return Ok(Some(FittingMatch { uri: one.get("uri").cloned() }));
         }
     }
     Ok(None)

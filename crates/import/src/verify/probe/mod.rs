@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::path::PlannedPath;
 use crate::plan::{Plan, PlannedListener, PlannedRule, RuleConditions, VirtualHost};
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::{bound, sample};
 
@@ -213,8 +213,8 @@ fn of_rules(
 }
 
 /// Whether the listener sends the scheme to upstreams in `x-forwarded-proto`.
-fn tells_scheme(keys: &Map) -> bool {
-    let inner = |map: &Map, key: &str| match map.get(key) {
+fn tells_scheme(keys: &YamlMap) -> bool {
+    let inner = |map: &YamlMap, key: &str| match map.get(key) {
         Some(ConfigValue::Map(map)) => Some(map.clone()),
         _ => None,
     };
@@ -223,7 +223,7 @@ fn tells_scheme(keys: &Map) -> bool {
         .is_some_and(|told| told.get("x_forwarded_proto").is_some())
 }
 
-fn part(fault: &Map, key: &str) -> bool {
+fn part(fault: &YamlMap, key: &str) -> bool {
     matches!(fault.get(key), Some(ConfigValue::Map(map)) if !matches!(map.get("share"), Some(ConfigValue::Text(text)) if text == "100%" || text == "0%"))
 }
 

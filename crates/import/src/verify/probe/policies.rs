@@ -3,7 +3,7 @@
 
 use crate::path::PlannedPath;
 use crate::plan::PlannedRule;
-use crate::value::{ConfigValue, Map};
+use crate::value::{ConfigValue, YamlMap};
 
 use super::super::DENIED;
 use super::{PlannedProbe, host_samples, paths, values};
@@ -126,7 +126,7 @@ pub(crate) fn texts(value: Option<&ConfigValue>) -> Vec<String> {
 }
 
 /// Requests that match a rule, and some that almost match it.
-fn access(rule: &Map, right: &PlannedProbe, out: &mut Vec<PlannedProbe>) {
+fn access(rule: &YamlMap, right: &PlannedProbe, out: &mut Vec<PlannedProbe>) {
     let mut sides = vec![rule];
     if let Some(ConfigValue::Map(not)) = rule.get("not") {
         sides.push(not);

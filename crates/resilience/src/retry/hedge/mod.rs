@@ -37,7 +37,7 @@ use attache_http::time::{Sleep, sleep_until};
 use tokio::time::Instant;
 use tower::Service;
 
-use super::{RetryRules, repeatable::Repeatable};
+use super::{RetryRules, repeatable::RepeatableRequest};
 use crate::{CallResult, UpstreamState, budget::RetryPermit, counters::count, latency::Quantile};
 
 /// A route's hedging, ready for use.
@@ -101,7 +101,7 @@ impl<F> Drop for RunningHedge<F> {
 /// The data that hedging needs from the retries around it.
 pub(super) struct RetryContext<'a, S> {
     pub(super) policy: &'a HedgePolicy,
-    pub(super) kept: &'a mut Repeatable,
+    pub(super) kept: &'a mut RepeatableRequest,
     pub(super) rules: &'a RetryRules,
     pub(super) state: &'a Arc<UpstreamState>,
     pub(super) service: &'a S,

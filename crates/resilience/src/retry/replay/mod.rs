@@ -22,10 +22,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 /// The recording of one request's body.
 #[derive(Debug)]
-pub(super) struct Recording(Rc<RefCell<Tape>>);
+pub(super) struct Recording(Rc<RefCell<RecordedBody>>);
 
 #[derive(Debug)]
-struct Tape {
+struct RecordedBody {
     source: Body,
     frames: Vec<RecordedFrame>,
     bytes: usize,
@@ -59,7 +59,7 @@ impl Recording {
     pub(super) fn new(source: Body, limit: usize) -> Self {
         // A body that announces a larger size can't be kept to its end, so no byte of it is kept.
         let recording = limit > 0 && source.size_hint().lower() <= limit as u64;
-        let tape = Tape {
+        let recorded = RecordedBody {
             source,
             frames: Vec::new(),
             bytes: 0,
@@ -70,20 +70,20 @@ impl Recording {
             ended: false,
             reader: 0,
         };
-        Self(Rc::new(RefCell::new(tape)))
+        Self(Rc::new(RefCell::new(recorded)))
     }
 
     /// The body for the next attempt; those of earlier attempts get no more.
     pub(super) fn body(&self) -> Body {
-        let mut tape = self.0.borrow_mut();
-        tape.reader += 1;
-        Body::stream(TapeReader { tape: self.0.clone(), id: tape.reader, next: 0 })
+        let mut recorded = self.0.borrow_mut();
+        recorded.reader += 1;
+        Body::stream(RecordedBodyReader { recorded: self.0.clone(), id: recorded.reader, next: 0 })
     }
 
     /// Whether the next attempt would get every byte that was read.
     pub(super) fn whole(&self) -> bool {
-        let tape = self.0.borrow();
-        !tape.lost && !tape.failed
+        let recorded = self.0.borrow();
+        !recorded.lost && !recorded.failed
     }
 
     /// True if its end was read and all of it is kept: attempts may read it at the same time.
@@ -97,14 +97,14 @@ impl Recording {
     }
 }
 
-struct TapeReader {
-    tape: Rc<RefCell<Tape>>,
+struct RecordedBodyReader {
+    recorded: Rc<RefCell<RecordedBody>>,
     id: u32,
     /// The frame of the recording that this attempt reads next.
     next: usize,
 }
 
-impl HttpBody for TapeReader {
+impl HttpBody for RecordedBodyReader {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -113,43 +113,43 @@ impl HttpBody for TapeReader {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let tape = &mut *this.tape.borrow_mut();
-        if tape.reader != this.id && !tape.complete() {
+        let recorded = &mut *this.recorded.borrow_mut();
+        if recorded.reader != this.id && !recorded.complete() {
             return Poll::Ready(Some(Err(BodyError::new(Reason::UpstreamReset))));
         }
-        if let Some(kept) = tape.frames.get(this.next) {
+        if let Some(kept) = recorded.frames.get(this.next) {
             let kept = kept.clone();
             this.next += 1;
-            tape.let_go(this.next);
+            recorded.let_go(this.next);
             return Poll::Ready(Some(Ok(kept.into())));
         }
-        if tape.ended {
+        if recorded.ended {
             return Poll::Ready(None);
         }
-        let frame = Pin::new(&mut tape.source).poll_frame(cx);
+        let frame = Pin::new(&mut recorded.source).poll_frame(cx);
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
-                tape.record(frame);
-                this.next = tape.frames.len();
+                recorded.record(frame);
+                this.next = recorded.frames.len();
             }
-            Poll::Ready(Some(Err(_))) => tape.failed = true,
-            Poll::Ready(None) => tape.ended = true,
+            Poll::Ready(Some(Err(_))) => recorded.failed = true,
+            Poll::Ready(None) => recorded.ended = true,
             Poll::Pending => {}
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        let tape = self.tape.borrow();
-        (tape.reader == self.id || tape.complete())
-            && self.next >= tape.frames.len()
-            && (tape.ended || (!tape.failed && tape.source.is_end_stream()))
+        let recorded = self.recorded.borrow();
+        (recorded.reader == self.id || recorded.complete())
+            && self.next >= recorded.frames.len()
+            && (recorded.ended || (!recorded.failed && recorded.source.is_end_stream()))
     }
 
     fn size_hint(&self) -> SizeHint {
-        let tape = self.tape.borrow();
-        let kept: usize = tape.frames.iter().skip(self.next).map(RecordedFrame::data).sum();
-        let rest = tape.source.size_hint();
+        let recorded = self.recorded.borrow();
+        let kept: usize = recorded.frames.iter().skip(self.next).map(RecordedFrame::data).sum();
+        let rest = recorded.source.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(kept as u64));
         if let Some(upper) = rest.upper() {
@@ -159,7 +159,7 @@ impl HttpBody for TapeReader {
     }
 }
 
-impl Tape {
+impl RecordedBody {
     fn complete(&self) -> bool {
         !self.lost && !self.failed && (self.ended || self.source.is_end_stream())
     }

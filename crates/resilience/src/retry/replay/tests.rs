@@ -1,9 +1,9 @@
 use super::*;
 use crate::testing::{channel, next, read};
 
-fn tape(recording: &Recording) -> (usize, bool) {
-    let tape = recording.0.borrow();
-    (tape.frames.len(), tape.lost)
+fn kept_frames(recording: &Recording) -> (usize, bool) {
+    let recorded = recording.0.borrow();
+    (recorded.frames.len(), recorded.lost)
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn a_body_of_exactly_the_buffer_is_kept_and_nothing_of_a_larger_one() {
     for (limit, kept) in [(5, (1, false)), (4, (0, true)), (0, (0, true))] {
         let recording = Recording::new(Body::full("order"), limit);
         read(&mut recording.body()).await.unwrap();
-        assert_eq!(tape(&recording), kept, "{limit}");
+        assert_eq!(kept_frames(&recording), kept, "{limit}");
         assert_eq!((recording.whole(), recording.complete()), (!kept.1, !kept.1));
     }
     let (upload, body) = channel();
@@ -46,7 +46,7 @@ async fn a_body_of_exactly_the_buffer_is_kept_and_nothing_of_a_larger_one() {
     for (part, kept) in [("abc", (1, false)), ("defg", (0, true)), ("h", (0, true))] {
         upload.send(Ok(Bytes::from_static(part.as_bytes()))).unwrap();
         next(&mut reader).await.unwrap().unwrap();
-        assert_eq!(tape(&recording), kept, "{part}");
+        assert_eq!(kept_frames(&recording), kept, "{part}");
     }
 }
 
@@ -93,10 +93,10 @@ async fn after_the_last_attempt_has_begun_nothing_more_is_kept() {
     let mut second = recording.body();
     recording.stop();
     next(&mut second).await.unwrap().unwrap();
-    assert_eq!(tape(&recording), (0, true), "it has read what was kept");
+    assert_eq!(kept_frames(&recording), (0, true), "it has read what was kept");
     upload.send(Ok(Bytes::from_static(b"two"))).unwrap();
     next(&mut second).await.unwrap().unwrap();
-    assert_eq!(tape(&recording), (0, true));
+    assert_eq!(kept_frames(&recording), (0, true));
     drop(upload);
     assert!(next(&mut second).await.is_none() && second.is_end_stream());
     assert!(

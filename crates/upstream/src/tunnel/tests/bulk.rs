@@ -30,7 +30,7 @@ async fn through_sockets(
             upstream,
             EndpointConnection::socket,
             TunnelRules { idle: Duration::ZERO, answers: true },
-            Closer::default(),
+            UnhealthyNotice::default(),
             async || None,
         )
         .await

@@ -25,7 +25,8 @@ use super::{direction::CHUNK, *};
 async fn each_direction_ends_on_its_own_and_the_bytes_are_counted() {
     let (mut client, client_side) = duplex(16);
     let (mut server, server_side) = duplex(16);
-    let tunnel = tokio::spawn(copy_both(client_side, server_side, Duration::ZERO, Closer::default()));
+    let tunnel =
+        tokio::spawn(copy_both(client_side, server_side, Duration::ZERO, UnhealthyNotice::default()));
     client.write_all(b"question").await.unwrap();
     client.shutdown().await.unwrap();
     let mut question = String::new();
@@ -53,8 +54,12 @@ async fn a_silent_tunnel_ends_after_the_idle_timeout_and_not_before() {
     let (mut client, client_side) = duplex(16);
     let (_server, server_side) = duplex(16);
     let start = Instant::now();
-    let tunnel =
-        tokio::spawn(copy_both(client_side, server_side, Duration::from_secs(10), Closer::default()));
+    let tunnel = tokio::spawn(copy_both(
+        client_side,
+        server_side,
+        Duration::from_secs(10),
+        UnhealthyNotice::default(),
+    ));
     tokio::time::sleep(Duration::from_secs(9)).await;
     client.write_all(b"x").await.unwrap();
     let error = tunnel.await.unwrap().unwrap_err();
@@ -76,7 +81,7 @@ async fn a_reset_of_one_side_is_a_reset_of_the_other() {
             upstream,
             EndpointConnection::socket,
             TunnelRules { idle: Duration::ZERO, answers: true },
-            Closer::default(),
+            UnhealthyNotice::default(),
             async || None,
         );
         let (mut resets, mut sees) = if from_client { (client, server) } else { (server, client) };
@@ -103,7 +108,7 @@ async fn a_reset_of_one_side_is_a_reset_of_the_other() {
 async fn tunnelled(buffers: u32) -> (TcpStream, TcpStream, JoinHandle<Result<(u64, u64), TunnelError>>) {
     let ((client, client_side), (server, server_side)) = (pair(buffers).await, pair(buffers).await);
     let upstream = EndpointConnection::from(server_side);
-    let tunnel = tokio::spawn(copy_both(client_side, upstream, Duration::ZERO, Closer::default()));
+    let tunnel = tokio::spawn(copy_both(client_side, upstream, Duration::ZERO, UnhealthyNotice::default()));
     (client, server, tunnel)
 }
 
@@ -146,7 +151,8 @@ impl Abort for BusyStream {
 async fn a_direction_that_never_waits_leaves_the_other_one_and_the_timer_their_turn() {
     let (client, server) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let idle = Duration::from_secs(8);
-    let tunnel = copy_both(BusyStream(client.clone()), BusyStream(server.clone()), idle, Closer::default());
+    let tunnel =
+        copy_both(BusyStream(client.clone()), BusyStream(server.clone()), idle, UnhealthyNotice::default());
     let mut tunnel = pin!(tunnel);
     for _ in 0..10 {
         poll_fn(|cx| {
@@ -207,7 +213,7 @@ async fn the_client_gets_every_byte_of_an_upstream_that_resets_after_its_end() {
 async fn a_task_that_has_used_up_its_budget_learns_of_bytes_that_come_later() {
     let ((client, client_side), (server, server_side)) = (pair(0).await, pair(0).await);
     let upstream = EndpointConnection::from(server_side);
-    let mut tunnel = Box::pin(copy_both(client_side, upstream, Duration::ZERO, Closer::default()));
+    let mut tunnel = Box::pin(copy_both(client_side, upstream, Duration::ZERO, UnhealthyNotice::default()));
     // First both sockets must be known to have no bytes; then another task gets the tunnel, and its first poll reads
     // nothing.
     for _ in 0..3 {
@@ -247,7 +253,8 @@ async fn a_tunnel_that_is_dropped_resets_both_sides() {
 async fn a_reader_that_stops_bounds_what_is_held() {
     let (mut client, client_side) = duplex(4096);
     let (_server, server_side) = duplex(4096);
-    let _tunnel = tokio::spawn(copy_both(client_side, server_side, Duration::ZERO, Closer::default()));
+    let _tunnel =
+        tokio::spawn(copy_both(client_side, server_side, Duration::ZERO, UnhealthyNotice::default()));
     let mut accepted = 0;
     while let Ok(n) = tokio::time::timeout(Duration::from_millis(50), client.write(&[0; 4096])).await {
         accepted += n.unwrap();
@@ -287,14 +294,14 @@ async fn an_upstream_that_ends_before_either_side_s_first_byte_is_replaced() {
             });
         }
         let mut others = vec![second_side];
-        let elsewhere = async move || Some((others.pop()?, Closer::default()));
+        let elsewhere = async move || Some((others.pop()?, UnhealthyNotice::default()));
         let tunnel = relay(
             client_side,
             |_: &TcpStream| None,
             first_side,
             |_: &TcpStream| None,
             TunnelRules { idle: Duration::ZERO, answers: true },
-            Closer::default(),
+            UnhealthyNotice::default(),
             elsewhere,
         );
         let tunnel = tokio::spawn(tunnel);
@@ -324,7 +331,8 @@ async fn the_end_of_an_unused_upstream_is_passed_on_if_there_is_no_other_endpoin
             first.set_zero_linger().unwrap();
         }
         drop(first);
-        let tunnel = tokio::spawn(copy_both(client_side, first_side, Duration::ZERO, Closer::default()));
+        let tunnel =
+            tokio::spawn(copy_both(client_side, first_side, Duration::ZERO, UnhealthyNotice::default()));
         let read = client.read(&mut [0; 8]).await;
         assert_eq!(read.is_err(), resets, "{read:?}");
         drop(client);
@@ -339,8 +347,15 @@ async fn an_upstream_that_closes_at_once_and_without_a_byte_has_not_answered() {
         let (mut client, client_side) = duplex(64);
         let (mut server, server_side) = duplex(64);
         let rules = TunnelRules { idle: Duration::ZERO, answers };
-        let tunnel =
-            relay(client_side, |_| None, server_side, |_| None, rules, Closer::default(), async || None);
+        let tunnel = relay(
+            client_side,
+            |_| None,
+            server_side,
+            |_| None,
+            rules,
+            UnhealthyNotice::default(),
+            async || None,
+        );
         let talk = async {
             if asks {
                 client.write_all(b"question").await.unwrap();
