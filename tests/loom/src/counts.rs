@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     Model,
     count::take,
-    floor::Floor,
+    floor::MinRetryRate,
     sync::{AtomicU32, Ordering::Relaxed},
     waiting::WaitCount,
 };
@@ -55,9 +55,9 @@ fn a_free_permit_is_given() {
 
 fn the_floor_gives_each_token_once() {
     let now = Instant::now();
-    let floor = Arc::new(Floor::new(now));
+    let floor = Arc::new(MinRetryRate::new(now));
     // Two tokens a second: two at once, and one half a second later.
-    let ask = move |floor: &Floor, at: Duration| u32::from(floor.admit(2, now + at));
+    let ask = move |floor: &MinRetryRate, at: Duration| u32::from(floor.admit(2, now + at));
     let others: Vec<_> = (0..2)
         .map(|_| {
             let floor = floor.clone();
