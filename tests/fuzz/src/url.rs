@@ -14,14 +14,19 @@ fn form(host: &str) -> String {
     CanonicalHost::new(host).map_or_else(String::new, |host| host.as_str().to_owned())
 }
 
-/// Host and port of a URL. WHATWG reads `0x7f.1` and `127.1` as 127.0.0.1, all others as a name: such hosts are left
-/// out.
+/// Whether the host of a URL is this text, possibly with a final dot.
+fn is_written_as(url: &str, address: &str) -> bool {
+    url.split(['/', '\\', '@', ':', '?', '#']).any(|part| part.strip_suffix('.').unwrap_or(part) == address)
+}
+
+/// Host and port of a URL. WHATWG reads `0x7f.1`, `127.1` and `0177.0.0.1` as 127.0.0.1, all others as a name: such hosts
+/// are left out.
 fn theirs(text: &str) -> Option<(String, u16)> {
     let url = Url::parse(text).ok()?;
     let host = match url.host()? {
         Host::Domain(name) => form(name),
         Host::Ipv6(address) => form(&address.to_string()),
-        Host::Ipv4(address) if text.contains(&address.to_string()) => form(&address.to_string()),
+        Host::Ipv4(address) if is_written_as(text, &address.to_string()) => form(&address.to_string()),
         Host::Ipv4(_) => return None,
     };
     Some((host, url.port_or_known_default()?))
